@@ -1,0 +1,3 @@
+//! The `vellum` program.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Style and layer rules that a machine can hold.

@@ -1,0 +1,2 @@
+//! WinFsp front end of vellum; empty on every other platform.
+#![cfg(windows)]
