@@ -1,1 +1,32 @@
-//! Module crypto.
+//! Keys, sealing and key slots: the only module that names a cipher or a key derivation.
+//!
+//! *Invariants*
+//! 1. Every key has one use, named in the one table of [`context`].
+//! 2. Every sealing draws a random 24-byte nonce from the operating system: no counter survives a clone, a rollback or a crash
+//!    better than chance does.
+//! 3. Unsealing gives the plaintext that was sealed for that purpose, epoch and associated data in this repository, or an error.
+//! 4. Secrets are zeroized when dropped, locked in memory where the system allows it, and absent from `Debug` and messages.
+
+pub mod context;
+mod keys;
+pub mod lockmem;
+mod seal;
+
+pub use context::{Purpose, SubkeyUse};
+pub use keys::{Keyring, MasterKey, NONCE_LENGTH, SEAL_OVERHEAD, TAG_LENGTH};
+pub use seal::BlobSealer;
+
+pub use crate::{
+    compress::{Compression, Effort, Scratch},
+    format::blob::BLOB_PLAIN_MAX,
+};
+
+/// Random bytes from the operating system.
+///
+/// # Panics
+/// If the system has none: nothing can be sealed safely then.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the system's random source answers once the system has started");
+    bytes
+}

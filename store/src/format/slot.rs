@@ -1,0 +1,1 @@
+//! Key slots: one wrapped master key a file.
