@@ -1,0 +1,472 @@
+//! A repository in a directory of this machine (or of a network filesystem that behaves like one).
+//!
+//! *Ordering*
+//! 1. Publication: bytes under a temporary name, `fdatasync`, exclusive rename, sync of the directory. So a name stands for whole, durable
+//!    bytes (F1, F3), and two writers of one name cannot both succeed (F4).
+//! 2. A directory that this process creates or meets for the first time is made durable in its parent before anything in it counts.
+//!    The process that created it may have died in between.
+//! 3. [`Put::Exists`] syncs the directory as well: the process that stored the object may have died before it did.
+//! 4. An open object's name is made durable by its first sync, so that one that is never synced costs none.
+//!
+//! *Threads*: any thread may call any method. One lock guards the set of durable directories and one the descriptor cache; neither is held
+//! across I/O. Each open object has a lock that is held while it writes, syncs and publishes: offsets are handed out in the order
+//! of writing, and a full disk leaves the length as it was. Reads do not take it.
+//!
+//! *Bounds*: at most [`OPEN_FILES_MAX`] descriptors are kept for ranged reads of packs and segments.
+//!
+//! *Not here*: journal and locks, which share the directory but go to the disk directly.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::{OsStr, OsString},
+    io,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+
+use super::{Backend, ObjectName, OpenName, OpenObject, Put, Space, random_name};
+use crate::{
+    disk::{Disk, DiskFile, EntryKind},
+    error::{Error, Result},
+};
+
+mod open;
+
+use open::LocalOpen;
+
+/// Descriptors kept for ranged reads.
+pub const OPEN_FILES_MAX: usize = 64;
+
+/// How often a put writes its object again after another process has swept the temporary file away.
+const SWEPT_RETRIES_MAX: u32 = 3;
+
+/// Directories of a repository that hold no stored objects.
+const NOT_LISTED: [&str; 4] = ["tmp", "packs/open", "locks", "journal"];
+
+/// The objects of the repository in one directory.
+#[derive(Debug)]
+pub struct LocalBackend {
+    shared: Arc<Shared>,
+    read_only: bool,
+    swept: AtomicBool,
+    open_files: Mutex<OpenFiles>,
+}
+
+/// What open objects need of their backend.
+#[derive(Debug)]
+struct Shared {
+    disk: Arc<dyn Disk>,
+    root: PathBuf,
+    /// Directories, relative to the root, whose own names are known to be durable.
+    durable_dirs: Mutex<HashSet<String>>,
+}
+
+impl LocalBackend {
+    /// The repository at `root`, which must exist before anything is stored; nothing is touched yet. A read-only backend refuses to write.
+    pub fn new(disk: Arc<dyn Disk>, root: PathBuf, read_only: bool) -> Self {
+        let shared = Arc::new(Shared { disk, root, durable_dirs: Mutex::default() });
+        Self { shared, read_only, swept: AtomicBool::new(false), open_files: Mutex::default() }
+    }
+
+    /// The repository's directory.
+    pub fn root(&self) -> &Path {
+        &self.shared.root
+    }
+
+    fn begin_write(&self) -> Result<()> {
+        if self.read_only {
+            return Err(Error::ReadOnly { what: format!("repository {}", self.shared.root.display()) });
+        }
+        if !self.swept.swap(true, Ordering::Relaxed) {
+            self.sweep_temporaries()?;
+        }
+        Ok(())
+    }
+
+    /// Removes what crashed puts have left. A put of another process that loses its file to this writes it again, and so no lock is needed.
+    fn sweep_temporaries(&self) -> Result<()> {
+        let dir = self.shared.path("tmp");
+        let mut names: Vec<OsString> = Vec::new();
+        let listed = self.shared.disk.list_dir(&dir, &mut |name, kind| {
+            if kind == EntryKind::File {
+                names.push(name.to_os_string());
+            }
+            ControlFlow::Continue(())
+        });
+        match listed {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(|e| self.shared.error("list", &dir, e))?,
+        }
+        for name in names {
+            if let Err(e) = self.shared.disk.remove(&dir.join(&name)) {
+                // What stays is in nobody's way; the disk will say at the next write what is wrong with it.
+                log::debug!("cannot remove {}: {e}", dir.join(&name).display());
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the bytes under a temporary name and makes them durable.
+    fn write_temporary(&self, bytes: &[u8]) -> Result<PathBuf> {
+        self.shared.ensure_dir("tmp")?;
+        let path = self.shared.path("tmp").join(random_name()?);
+        let file = self.shared.disk.create_new(&path).map_err(|e| self.shared.error("create", &path, e))?;
+        let written = file.write_all_at(bytes, 0).and_then(|()| file.sync_data());
+        drop(file);
+        if let Err(e) = written {
+            self.shared.remove_quietly(&path);
+            return Err(self.shared.error("write", &path, e));
+        }
+        Ok(path)
+    }
+
+    fn put_once(&self, name: &ObjectName, bytes: &[u8], replace: bool) -> Result<Option<Put>> {
+        let dir = parent(name.as_str());
+        self.shared.ensure_dir(dir)?;
+        let target = self.shared.path(name.as_str());
+        if !replace && self.shared.metadata(&target)?.is_some() {
+            self.shared.sync_dir(dir)?;
+            return Ok(Some(Put::Exists));
+        }
+        let temporary = self.write_temporary(bytes)?;
+        let disk = &self.shared.disk;
+        let renamed = if replace { disk.rename(&temporary, &target) } else { disk.rename_new(&temporary, &target) };
+        let put = match renamed {
+            Ok(()) => Put::Stored,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !replace => {
+                self.shared.remove_quietly(&temporary);
+                Put::Exists
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => {
+                self.shared.remove_quietly(&temporary);
+                return Err(self.shared.error("rename to", &target, e));
+            }
+        };
+        // F1, F3: the name counts once its directory is durable.
+        self.shared.sync_dir(dir)?;
+        Ok(Some(put))
+    }
+
+    fn put(&self, name: &ObjectName, bytes: &[u8], replace: bool) -> Result<Put> {
+        self.begin_write()?;
+        for _ in 0..SWEPT_RETRIES_MAX {
+            if let Some(put) = self.put_once(name, bytes, replace)? {
+                return Ok(put);
+            }
+        }
+        let path = self.shared.path(name.as_str());
+        Err(self.shared.error("rename to", &path, io::Error::other("the temporary file vanishes again and again")))
+    }
+
+    /// An open file for ranged reads; packs and segments keep theirs, because they are read over and over and never replaced.
+    fn open_cached(&self, name: &ObjectName) -> Result<Arc<dyn DiskFile>> {
+        let cacheable = name.as_str().starts_with("packs/") || name.as_str().starts_with("index/");
+        let deletions = {
+            let mut cache = self.open_files.lock();
+            if let Some(file) = cache.get(name) {
+                return Ok(file);
+            }
+            cache.deletions
+        };
+        let file: Arc<dyn DiskFile> = Arc::from(self.shared.open(name.as_str())?);
+        if cacheable {
+            let evicted = self.open_files.lock().insert(name, &file, deletions);
+            drop(evicted);
+        }
+        Ok(file)
+    }
+
+    fn list_below(&self, dir: &str, prefix: &str, f: &mut dyn FnMut(ObjectName, u64) -> Result<()>) -> Result<()> {
+        let mut dirs: Vec<String> = Vec::new();
+        let mut failed = None;
+        let path = self.shared.path(dir);
+        let listed = self.shared.disk.list_dir(&path, &mut |name, kind| match self
+            .list_entry(dir, prefix, name, kind, &mut dirs, f)
+        {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(e) => {
+                failed = Some(e);
+                ControlFlow::Break(())
+            }
+        });
+        match listed {
+            // A directory that was never needed; but a repository that is gone must not look like an empty one.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return self.shared.check_root(),
+            other => other.map_err(|e| self.shared.error("list", &path, e))?,
+        }
+        match failed {
+            Some(e) => Err(e),
+            None => dirs.into_iter().try_for_each(|dir| self.list_below(&dir, prefix, f)),
+        }
+    }
+
+    fn list_entry(
+        &self,
+        dir: &str,
+        prefix: &str,
+        name: &OsStr,
+        kind: EntryKind,
+        dirs: &mut Vec<String>,
+        f: &mut dyn FnMut(ObjectName, u64) -> Result<()>,
+    ) -> Result<()> {
+        let Some(text) = name.to_str() else { return Ok(()) };
+        let relative = if dir.is_empty() { text.to_string() } else { format!("{dir}/{text}") };
+        // Foreign names (of a file manager, of the filesystem itself) are none of ours.
+        let Ok(object) = ObjectName::new(&relative) else { return Ok(()) };
+        if NOT_LISTED.contains(&relative.as_str()) {
+            return Ok(());
+        }
+        if kind == EntryKind::Dir {
+            if prefix.starts_with(&format!("{relative}/")) || relative.starts_with(prefix) {
+                dirs.push(relative);
+            }
+            return Ok(());
+        }
+        if !relative.starts_with(prefix) {
+            return Ok(());
+        }
+        match self.shared.metadata(&self.shared.path(&relative))? {
+            Some(info) if !info.is_dir => f(object, info.len),
+            // A linked directory, as of someone who moved a part of the repository to another disk.
+            Some(_) => {
+                dirs.push(relative);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Backend for LocalBackend {
+    fn put_new(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put> {
+        self.put(name, bytes, false)
+    }
+
+    fn replace(&self, name: &ObjectName, bytes: &[u8]) -> Result<()> {
+        if !name.is_replaceable() {
+            return Err(Error::Invalid { what: format!("{name} is never replaced") });
+        }
+        self.put(name, bytes, true).map(|_| ())
+    }
+
+    fn get(&self, name: &ObjectName, length_max: u64) -> Result<Vec<u8>> {
+        let file = self.shared.open(name.as_str())?;
+        let length = file.len().map_err(|e| self.shared.error("read", &self.shared.path(name.as_str()), e))?;
+        if length > length_max {
+            return Err(Error::corrupt(name.as_str(), format!("{length} bytes, where {length_max} are the most")));
+        }
+        self.shared.read(&*file, name.as_str(), 0, length as usize)
+    }
+
+    fn get_range(&self, name: &ObjectName, offset: u64, length: u32) -> Result<Vec<u8>> {
+        let file = self.open_cached(name)?;
+        self.shared.read(&*file, name.as_str(), offset, length as usize)
+    }
+
+    fn length(&self, name: &ObjectName) -> Result<Option<u64>> {
+        match self.shared.metadata(&self.shared.path(name.as_str()))? {
+            Some(info) if !info.is_dir => Ok(Some(info.len)),
+            _ => self.shared.check_root().map(|()| None),
+        }
+    }
+
+    fn list(&self, prefix: &str, f: &mut dyn FnMut(ObjectName, u64) -> Result<()>) -> Result<()> {
+        self.list_below(parent(prefix), prefix, f)
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<()> {
+        self.begin_write()?;
+        let dropped = self.open_files.lock().forget(name);
+        drop(dropped);
+        self.shared.remove(&self.shared.path(name.as_str()))?;
+        if name.is_key() {
+            // A slot that came back after power loss would open the repository again.
+            self.shared.sync_dir(parent(name.as_str()))?;
+        }
+        Ok(())
+    }
+
+    fn create_open(&self, size_hint: u64) -> Result<Box<dyn OpenObject>> {
+        self.begin_write()?;
+        Ok(Box::new(LocalOpen::create(self.shared.clone(), size_hint)?))
+    }
+
+    fn list_open(&self) -> Result<Vec<OpenName>> {
+        let dir = self.shared.path("packs/open");
+        let mut names = Vec::new();
+        let listed = self.shared.disk.list_dir(&dir, &mut |name, _| {
+            names.extend(name.to_str().and_then(OpenName::new));
+            ControlFlow::Continue(())
+        });
+        match listed {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.shared.check_root()?,
+            other => other.map_err(|e| self.shared.error("list", &dir, e))?,
+        }
+        Ok(names)
+    }
+
+    fn read_open(&self, name: &OpenName, offset: u64, length: u32) -> Result<Vec<u8>> {
+        let object = name.to_string();
+        let file = self.shared.open(&object)?;
+        self.shared.read(&*file, &object, offset, length as usize)
+    }
+
+    fn delete_open(&self, name: &OpenName) -> Result<()> {
+        self.begin_write()?;
+        self.shared.remove(&self.shared.path(&name.to_string()))
+    }
+
+    fn space(&self) -> Result<Space> {
+        let root = &self.shared.root;
+        self.shared.disk.space(root).map_err(|e| self.shared.error("ask for the free space of", root, e))
+    }
+}
+
+impl Shared {
+    fn path(&self, relative: &str) -> PathBuf {
+        if relative.is_empty() { self.root.clone() } else { self.root.join(relative) }
+    }
+
+    fn error(&self, verb: &str, path: &Path, e: io::Error) -> Error {
+        let hint = match e.kind() {
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied if verb != "read" && verb != "list" => {
+                format!(" (the repository {} cannot be written)", self.root.display())
+            }
+            _ => String::new(),
+        };
+        Error::io(format!("{verb} {}{hint}", path.display()), e)
+    }
+
+    /// A missing object is [`Error::NotFound`] only while the repository itself is there.
+    fn check_root(&self) -> Result<()> {
+        match self.metadata(&self.root)? {
+            Some(info) if info.is_dir => Ok(()),
+            _ => Err(self.error("read", &self.root, io::Error::other("the repository's directory is gone"))),
+        }
+    }
+
+    fn metadata(&self, path: &Path) -> Result<Option<crate::disk::FileInfo>> {
+        self.disk.metadata(path).map_err(|e| self.error("read", path, e))
+    }
+
+    fn open(&self, object: &str) -> Result<Box<dyn DiskFile>> {
+        let path = self.path(object);
+        match self.disk.open_read(&path) {
+            Ok(file) => Ok(file),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                self.check_root()?;
+                Err(Error::NotFound { object: object.to_string() })
+            }
+            Err(e) => Err(self.error("read", &path, e)),
+        }
+    }
+
+    fn read(&self, file: &dyn DiskFile, object: &str, offset: u64, length: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        match file.read_exact_at(&mut bytes, offset) {
+            Ok(()) => Ok(bytes),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(Error::corrupt(object, format!("truncated: {length} bytes at {offset} reach beyond its end")))
+            }
+            Err(e) => Err(self.error("read", &self.path(object), e)),
+        }
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        match self.disk.remove(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.check_root(),
+            other => other.map_err(|e| self.error("remove", path, e)),
+        }
+    }
+
+    /// Removes a file that is of no use any more; if that fails, a sweep finds it later.
+    fn remove_quietly(&self, path: &Path) {
+        if let Err(e) = self.disk.remove(path) {
+            log::debug!("cannot remove {}: {e}", path.display());
+        }
+    }
+
+    fn sync_dir(&self, relative: &str) -> Result<()> {
+        let path = self.path(relative);
+        self.disk.sync_dir(&path).map_err(|e| self.error("sync", &path, e))
+    }
+
+    /// Sees to it that a directory exists and that its name is durable.
+    fn ensure_dir(&self, relative: &str) -> Result<()> {
+        if relative.is_empty() || self.durable_dirs.lock().contains(relative) {
+            return Ok(());
+        }
+        let above = parent(relative);
+        self.ensure_dir(above)?;
+        let path = self.path(relative);
+        self.disk.create_dir(&path).map_err(|e| self.error("create", &path, e))?;
+        // One sync covers all that are there already, which matters for the 256 directories of the packs.
+        let mut durable = self.dirs_below(above)?;
+        self.sync_dir(above)?;
+        durable.push(relative.to_string());
+        self.durable_dirs.lock().extend(durable);
+        Ok(())
+    }
+
+    fn dirs_below(&self, relative: &str) -> Result<Vec<String>> {
+        let path = self.path(relative);
+        let mut dirs = Vec::new();
+        let listed = self.disk.list_dir(&path, &mut |name, kind| {
+            if let (EntryKind::Dir, Some(text)) = (kind, name.to_str()) {
+                dirs.push(if relative.is_empty() { text.to_string() } else { format!("{relative}/{text}") });
+            }
+            ControlFlow::Continue(())
+        });
+        listed.map_err(|e| self.error("list", &path, e))?;
+        Ok(dirs)
+    }
+}
+
+/// The part before the last `/`.
+fn parent(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(dir, _)| dir)
+}
+
+/// Descriptors of recently read objects, least recently used out first.
+#[derive(Debug, Default)]
+struct OpenFiles {
+    files: HashMap<ObjectName, (Arc<dyn DiskFile>, u64)>,
+    uses: u64,
+    /// Counts deletions, so that a file that was opened before one is not kept after it.
+    deletions: u64,
+}
+
+impl OpenFiles {
+    fn get(&mut self, name: &ObjectName) -> Option<Arc<dyn DiskFile>> {
+        self.uses += 1;
+        let (file, used) = self.files.get_mut(name)?;
+        *used = self.uses;
+        Some(file.clone())
+    }
+
+    /// Returns what had to leave, so that the caller closes it outside the lock.
+    fn insert(&mut self, name: &ObjectName, file: &Arc<dyn DiskFile>, deletions: u64) -> Option<Arc<dyn DiskFile>> {
+        if deletions != self.deletions {
+            return None;
+        }
+        self.uses += 1;
+        self.files.insert(name.clone(), (file.clone(), self.uses));
+        if self.files.len() <= OPEN_FILES_MAX {
+            return None;
+        }
+        let oldest = self.files.iter().min_by_key(|(_, (_, used))| *used).map(|(name, _)| name.clone())?;
+        self.files.remove(&oldest).map(|(file, _)| file)
+    }
+
+    fn forget(&mut self, name: &ObjectName) -> Option<Arc<dyn DiskFile>> {
+        self.deletions += 1;
+        self.files.remove(name).map(|(file, _)| file)
+    }
+}

@@ -1,0 +1,161 @@
+//! An open object in a directory: a preallocated file that is appended to, synced in place and renamed when it is complete.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+
+use super::{Shared, parent};
+use crate::{
+    backend::{ObjectName, OpenName, OpenObject, Put},
+    disk::DiskFile,
+    error::{Error, Result},
+};
+
+/// The directory of open objects.
+const OPEN_DIR: &str = "packs/open";
+
+#[derive(Debug)]
+pub(super) struct LocalOpen {
+    shared: Arc<Shared>,
+    name: OpenName,
+    path: PathBuf,
+    file: Box<dyn DiskFile>,
+    /// Bytes appended; written under the lock, read without it.
+    length: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Length of the file, reserved bytes included.
+    file_length: u64,
+    name_durable: bool,
+    /// Why nothing can be appended, synced or published any more.
+    closed: Option<Error>,
+}
+
+impl LocalOpen {
+    pub(super) fn create(shared: Arc<Shared>, size_hint: u64) -> Result<Self> {
+        shared.ensure_dir(OPEN_DIR)?;
+        let name = OpenName::random()?;
+        let path = shared.path(&name.to_string());
+        let file = shared.disk.create_new(&path).map_err(|e| shared.error("create", &path, e))?;
+        if size_hint > 0
+            && let Err(e) = file.allocate(0, size_hint)
+        {
+            shared.remove_quietly(&path);
+            return Err(shared.error("reserve space for", &path, e));
+        }
+        let state = Mutex::new(State { file_length: size_hint, name_durable: false, closed: None });
+        Ok(Self { shared, name, path, file, length: AtomicU64::new(0), state })
+    }
+
+    fn closed(&self, state: &State) -> Result<()> {
+        state.closed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Notes the first failure; nothing that would need a sync of this file is tried again.
+    fn poison(&self, state: &mut State, verb: &str, e: io::Error) -> Error {
+        let error = self.shared.error(verb, &self.path, e);
+        state.closed = Some(error.clone());
+        error
+    }
+
+    /// The steps of publication, up to the name; each failure poisons.
+    fn publish_as(&self, state: &mut State, name: &ObjectName) -> Result<Put> {
+        let length = self.len();
+        if state.file_length != length {
+            self.file.set_len(length).map_err(|e| self.poison(state, "cut", e))?;
+            state.file_length = length;
+        }
+        // F1: durable bytes before the name by which an index can refer to them.
+        self.file.sync_data().map_err(|e| self.poison(state, "sync", e))?;
+        match self.shared.disk.rename_new(&self.path, &self.shared.path(name.as_str())) {
+            Ok(()) => Ok(Put::Stored),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                self.shared.remove_quietly(&self.path);
+                Ok(Put::Exists)
+            }
+            Err(e) => Err(self.poison(state, "publish", e)),
+        }
+    }
+}
+
+impl OpenObject for LocalOpen {
+    fn name(&self) -> &OpenName {
+        &self.name
+    }
+
+    fn append(&self, bytes: &[u8]) -> Result<u64> {
+        let mut state = self.state.lock();
+        self.closed(&state)?;
+        let offset = self.len();
+        if let Err(e) = self.file.write_all_at(bytes, offset) {
+            // The disk is full: the bytes are not part of the object, which can still be completed within its reserve.
+            if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+                // A part may have been written behind the end, so the length on disk is unknown and has to be cut.
+                state.file_length = u64::MAX;
+                return Err(self.shared.error("append to", &self.path, e));
+            }
+            return Err(self.poison(&mut state, "append to", e));
+        }
+        let end = offset + bytes.len() as u64;
+        state.file_length = state.file_length.max(end);
+        self.length.store(end, Ordering::Release);
+        Ok(offset)
+    }
+
+    fn read_at(&self, offset: u64, length: u32) -> Result<Vec<u8>> {
+        let object = self.name.to_string();
+        if offset.checked_add(u64::from(length)).is_none_or(|end| end > self.len()) {
+            return Err(Error::corrupt(object, format!("truncated: {length} bytes at {offset} were not appended")));
+        }
+        self.shared.read(&*self.file, &object, offset, length as usize)
+    }
+
+    fn len(&self) -> u64 {
+        self.length.load(Ordering::Acquire)
+    }
+
+    fn sync(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        self.closed(&state)?;
+        self.file.sync_data().map_err(|e| self.poison(&mut state, "sync", e))?;
+        if !state.name_durable {
+            // F6: replay finds the object by its name.
+            self.shared.sync_dir(OPEN_DIR).inspect_err(|e| state.closed = Some(e.clone()))?;
+            state.name_durable = true;
+        }
+        Ok(())
+    }
+
+    fn publish(&self, name: &ObjectName) -> Result<Put> {
+        let mut state = self.state.lock();
+        self.closed(&state)?;
+        let dir = parent(name.as_str());
+        self.shared.ensure_dir(dir)?;
+        let put = self.publish_as(&mut state, name)?;
+        state.closed = Some(Error::Invalid { what: format!("{} was published as {name} already", self.name) });
+        // F1, F3: the name counts once its directory is durable. The directory it left is synced as well, because not every filesystem moves a name
+        // between directories in one step.
+        let synced = self.shared.sync_dir(dir).and_then(|()| self.shared.sync_dir(OPEN_DIR));
+        synced.inspect_err(|e| state.closed = Some(e.clone()))?;
+        Ok(put)
+    }
+
+    fn discard(&self) {
+        let mut state = self.state.lock();
+        if state.closed.is_none() {
+            state.closed = Some(Error::Invalid { what: format!("{} was discarded", self.name) });
+        }
+        // After publication the open name is gone, and the removal finds nothing.
+        self.shared.remove_quietly(&self.path);
+    }
+}
