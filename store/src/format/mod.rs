@@ -6,6 +6,9 @@
 
 pub mod blob;
 pub mod config;
+pub mod pack;
+pub mod padding;
+pub mod segment;
 pub mod slot;
 
 pub use config::FORMAT_VERSION;
