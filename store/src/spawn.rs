@@ -1,11 +1,59 @@
-//! Where threads come from, so that a whole program runs unmodified in simulation.
+//! Where threads come from: real ones, or ones that a seed steps through.
 //!
-//! *Invariants*: the store starts no thread but through a [`Spawner`].
+//! *Invariants*
+//! 1. The store starts no thread but through a [`Spawner`], so that a whole program runs unmodified in simulation.
+//! 2. Under [`Stepped`], at most one registered thread runs between two of its calls into the spawner.
 //!
-//! *Threads*: everything here may be called from any thread. A thread that waits for another one (a channel, a condition) does so
-//! inside [`blocking`].
+//! *Threads*: everything here may be called from any thread. A thread that waits for another one (a channel, a condition, a join) does so
+//! inside [`blocking`] or through [`wait_until`]; otherwise a stepped program stands still. No caller holds a lock across
+//! [`Spawner::step`] that another thread needs in order to reach its own next step.
+//!
+//! *Bounds*: [`Stepped`] gives up with a panic that names the waiting places after [`IDLE_POLLS_MAX`] polls without progress.
 
-use std::{fmt, io, panic::resume_unwind, thread};
+use std::{
+    fmt, io,
+    panic::resume_unwind,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crossbeam::channel::{Receiver, Sender, TryRecvError, TrySendError};
+use parking_lot::{Condvar, MutexGuard};
+
+mod stepped;
+
+pub use stepped::{IDLE_POLLS_MAX, Stepped};
+
+/// Source of the choices of a simulation: the SplitMix64 generator, of which the same seed always gives the same numbers.
+#[derive(Clone, Debug)]
+pub struct Seed(u64);
+
+impl Seed {
+    /// Starts at a seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number.
+    pub fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`, which is not zero.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.number() % bound
+    }
+
+    /// True or false.
+    pub fn coin(&mut self) -> bool {
+        self.number() >> 63 == 1
+    }
+}
 
 /// Starts threads, and is told where they could be interrupted or have to wait.
 pub trait Spawner: Send + Sync + fmt::Debug {
@@ -20,17 +68,32 @@ pub trait Spawner: Send + Sync + fmt::Debug {
 
     /// A place where another thread could run first. `label` names the place in a trace.
     fn step(&self, label: &'static str);
+
+    /// Whether waits must be polled between steps so that the order of wake-ups follows the seed; see [`wait_until`].
+    fn polls(&self) -> bool {
+        false
+    }
+
+    /// A poll of a condition that does not hold yet; like [`Self::step`], but it counts as no progress.
+    fn idle(&self, label: &'static str) {
+        self.step(label);
+    }
 }
 
 /// One started thread.
 #[derive(Debug)]
 pub struct JoinHandle {
     thread: thread::JoinHandle<()>,
+    baton: Option<Arc<stepped::Baton>>,
 }
 
 impl JoinHandle {
     /// Waits for the thread's end; a panic of the thread goes on in the caller.
     pub fn join(self) {
+        let baton = self.baton.clone();
+        if let Some(baton) = &baton {
+            baton.wait_for_end(self.thread.thread().id());
+        }
         if let Err(panic) = self.thread.join() {
             resume_unwind(panic);
         }
@@ -49,7 +112,7 @@ pub struct Threads;
 impl Spawner for Threads {
     fn spawn(&self, name: &str, f: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle> {
         let thread = thread::Builder::new().name(name.to_string()).spawn(f)?;
-        Ok(JoinHandle { thread })
+        Ok(JoinHandle { thread, baton: None })
     }
 
     fn blocking_begin(&self) {}
@@ -70,4 +133,83 @@ pub fn blocking<R>(spawner: &dyn Spawner, f: impl FnOnce() -> R) -> R {
     spawner.blocking_begin();
     let _waiting = Waiting(spawner);
     f()
+}
+
+/// Waits on a condition variable until `ready` holds. In a simulation the condition is polled instead, between steps of the other threads, so that
+/// who wakes first follows from the seed.
+pub fn wait_until<T>(
+    spawner: &dyn Spawner,
+    label: &'static str,
+    changed: &Condvar,
+    guard: &mut MutexGuard<'_, T>,
+    mut ready: impl FnMut(&mut T) -> bool,
+) {
+    while !ready(guard) {
+        if spawner.polls() {
+            MutexGuard::unlocked(guard, || spawner.idle(label));
+        } else {
+            changed.wait(guard);
+        }
+    }
+}
+
+/// Like [`wait_until`], but gives up after `timeout`; says whether the condition holds. A simulation has no clock: there the time is up as soon
+/// as the condition does not hold after the other threads had a turn.
+pub fn wait_until_or<T>(
+    spawner: &dyn Spawner,
+    label: &'static str,
+    timeout: Duration,
+    changed: &Condvar,
+    guard: &mut MutexGuard<'_, T>,
+    mut ready: impl FnMut(&mut T) -> bool,
+) -> bool {
+    if spawner.polls() {
+        if !ready(guard) {
+            MutexGuard::unlocked(guard, || spawner.idle(label));
+        }
+        return ready(guard);
+    }
+    let deadline = Instant::now() + timeout;
+    while !ready(guard) {
+        if changed.wait_until(guard, deadline).timed_out() {
+            return ready(guard);
+        }
+    }
+    true
+}
+
+/// Receives from a channel; `None` when all senders are gone and nothing is left.
+pub fn receive<T>(spawner: &dyn Spawner, label: &'static str, channel: &Receiver<T>) -> Option<T> {
+    if !spawner.polls() {
+        return channel.recv().ok();
+    }
+    loop {
+        match channel.try_recv() {
+            Ok(value) => {
+                spawner.step(label);
+                return Some(value);
+            }
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => spawner.idle(label),
+        }
+    }
+}
+
+/// Sends into a channel that has room for at least one value, waiting while it is full; gives the value back when all receivers are gone.
+pub fn send<T>(spawner: &dyn Spawner, label: &'static str, channel: &Sender<T>, value: T) -> Result<(), T> {
+    if !spawner.polls() {
+        return channel.send(value).map_err(|e| e.0);
+    }
+    let mut value = value;
+    loop {
+        match channel.try_send(value) {
+            Ok(()) => {
+                spawner.step(label);
+                return Ok(());
+            }
+            Err(TrySendError::Disconnected(back)) => return Err(back),
+            Err(TrySendError::Full(back)) => value = back,
+        }
+        spawner.idle(label);
+    }
 }
