@@ -19,7 +19,7 @@ use std::fmt;
 use fastcdc::v2020::{self, Normalization};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::error::{Error, Result};
+pub use crate::config::ChunkSizes;
 
 /// Entries of a gear table: one per byte value.
 const GEAR_ENTRIES: usize = 256;
@@ -54,60 +54,6 @@ impl fmt::Debug for GearTable {
     }
 }
 
-/// Smallest, usual and largest chunk, in bytes; part of the repository's configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChunkSizes {
-    min: u32,
-    avg: u32,
-    max: u32,
-}
-
-impl ChunkSizes {
-    /// Below this a chunk costs more in index and tree than it can save.
-    pub const MIN_BYTES_MIN: u32 = 1024;
-    /// Above this a random read of one byte would cost too much memory; well below the bound on a blob.
-    pub const MAX_BYTES_MAX: u32 = 8 << 20;
-
-    /// 16, 64 and 256 KiB.
-    pub const DEFAULT: Self = Self { min: 16 << 10, avg: 64 << 10, max: 256 << 10 };
-    /// 64, 256 and 1024 KiB, for large files that seldom change inside.
-    pub const LARGE: Self = Self { min: 64 << 10, avg: 256 << 10, max: 1024 << 10 };
-
-    /// Checks and takes three sizes: even, `1 KiB <= min < avg < max <= 8 MiB`, and the average a power of two.
-    pub fn new(min: u32, avg: u32, max: u32) -> Result<Self> {
-        let ordered = Self::MIN_BYTES_MIN <= min && min < avg && avg < max && max <= Self::MAX_BYTES_MAX;
-        // An odd bound would shift a boundary by one in the two-bytes-a-step loop.
-        let even = (min | avg | max).is_multiple_of(2);
-        if !(ordered && even && avg.is_power_of_two() && avg <= v2020::AVERAGE_MAX as u32 && min <= 1 << 20) {
-            return Err(Error::Invalid {
-                what: format!("chunk sizes {min}/{avg}/{max} are outside the allowed range"),
-            });
-        }
-        Ok(Self { min, avg, max })
-    }
-
-    /// Smallest chunk but for the last of a file.
-    pub fn min(&self) -> u32 {
-        self.min
-    }
-
-    /// Chunk size that cutting aims at.
-    pub fn avg(&self) -> u32 {
-        self.avg
-    }
-
-    /// Largest chunk.
-    pub fn max(&self) -> u32 {
-        self.max
-    }
-}
-
-impl Default for ChunkSizes {
-    fn default() -> Self {
-        Self::DEFAULT
-    }
-}
-
 /// Cuts with one table and one set of sizes.
 #[derive(Clone, Debug)]
 pub struct Chunker<'k> {
@@ -120,7 +66,7 @@ pub struct Chunker<'k> {
 impl<'k> Chunker<'k> {
     /// A chunker over the repository's table and sizes.
     pub fn new(table: &'k GearTable, sizes: ChunkSizes) -> Self {
-        let (mask_strict, mask_loose) = v2020::select_masks(sizes.avg as usize, Normalization::Level1);
+        let (mask_strict, mask_loose) = v2020::select_masks(sizes.avg() as usize, Normalization::Level1);
         Self { table, sizes, mask_strict, mask_loose }
     }
 
@@ -135,9 +81,9 @@ impl<'k> Chunker<'k> {
     pub fn cut(&self, data: &[u8]) -> usize {
         let (_, length) = v2020::cut_gear(
             data,
-            self.sizes.min as usize,
-            self.sizes.avg as usize,
-            self.sizes.max as usize,
+            self.sizes.min() as usize,
+            self.sizes.avg() as usize,
+            self.sizes.max() as usize,
             self.mask_strict,
             self.mask_loose,
             self.mask_strict << 1,

@@ -13,33 +13,13 @@ use std::{fmt, io::Cursor, ops::Range};
 
 use zstd::bulk::{Compressor, Decompressor};
 
-/// Lowest level that may be configured.
-pub const LEVEL_MIN: i32 = -7;
-/// Highest level that may be configured; more needs windows that blobs never fill.
-pub const LEVEL_MAX: i32 = 19;
-/// Level that is used when nothing waits. Measured against 1: 18-25 % of ingest speed for 4-5 % of space.
-pub const LEVEL_DEFAULT: i32 = 3;
+pub use crate::config::Compression;
 
 /// Plaintexts shorter than this are not probed: compressing them is as cheap as looking.
 const PROBE_LENGTH_MIN: usize = 4096;
 /// Sampled runs and their length: 4 KiB in all.
 const PROBE_RUNS: usize = 16;
 const PROBE_RUN_LENGTH: usize = 256;
-
-/// How a repository or directory wants its blobs compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Compression {
-    /// zstd level of [`Effort::Full`].
-    pub level: i32,
-    /// Whether anything is compressed at all.
-    pub enabled: bool,
-}
-
-impl Default for Compression {
-    fn default() -> Self {
-        Self { level: LEVEL_DEFAULT, enabled: true }
-    }
-}
 
 /// How much time one blob may take, chosen from the fill of the queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

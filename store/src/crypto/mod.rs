@@ -7,11 +7,13 @@
 //! 3. Unsealing gives the plaintext that was sealed for that purpose, epoch and associated data in this repository, or an error.
 //! 4. Secrets are zeroized when dropped, locked in memory where the system allows it, and absent from `Debug` and messages.
 
+mod config;
 pub mod context;
 mod keys;
 pub mod lockmem;
 mod seal;
 
+pub use config::{StoredConfig, VerifiedConfig, seal_config};
 pub use context::{Purpose, SubkeyUse};
 pub use keys::{Keyring, MasterKey, NONCE_LENGTH, SEAL_OVERHEAD, TAG_LENGTH};
 pub use seal::BlobSealer;
