@@ -6,8 +6,12 @@
 
 pub mod blob;
 pub mod config;
+pub mod head;
+pub mod journal;
+pub mod manifest;
 pub mod pack;
 pub mod padding;
+pub(crate) mod sealed;
 pub mod segment;
 pub mod slot;
 
