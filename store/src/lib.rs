@@ -17,6 +17,7 @@ pub mod crypto;
 pub mod disk;
 pub mod error;
 pub mod format;
+pub mod heads;
 pub mod id;
 pub mod index;
 pub mod journal;
