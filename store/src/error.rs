@@ -78,6 +78,12 @@ pub enum Error {
         /// What was being written.
         doing: String,
     },
+    /// The journal has no room for a commit until a checkpoint trims it.
+    #[error("the journal of volume {volume} is full")]
+    JournalFull {
+        /// The volume.
+        volume: String,
+    },
     /// The repository shows an older or forked history than this client remembers.
     #[error("the history of volume {volume} is not the one this machine remembers: {what}")]
     Rollback {
