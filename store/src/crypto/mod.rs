@@ -12,11 +12,16 @@ pub mod context;
 mod keys;
 pub mod lockmem;
 mod seal;
+mod slot;
 
 pub use config::{StoredConfig, VerifiedConfig, seal_config};
 pub use context::{Purpose, SubkeyUse};
 pub use keys::{Keyring, MasterKey, NONCE_LENGTH, SEAL_OVERHEAD, TAG_LENGTH};
 pub use seal::BlobSealer;
+pub use slot::{
+    Credential, KEY_FILE_LENGTH_MAX, KdfParams, PASSPHRASE_LENGTH_MAX, SLOT_COPIES, SLOTS_MAX, SlotInfo, SlotKind,
+    SlotName, describe_slot, generate_key_file, generate_recovery_code, seal_slot, unlock,
+};
 
 pub use crate::{
     compress::{Compression, Effort, Scratch},
