@@ -20,8 +20,10 @@
 use std::{ffi::OsStr, fmt, io, ops::ControlFlow, path::Path};
 
 pub mod local;
+pub mod memory;
 
 pub use local::LocalDisk;
+pub use memory::MemoryDisk;
 
 /// Files, names and locks of one machine.
 pub trait Disk: Send + Sync + fmt::Debug {
