@@ -28,17 +28,13 @@ struct Split {
 impl Tree {
     /// Gives a key a value; whether the key is new.
     pub fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<bool> {
-        let nodes = self.nodes.clone();
-        let mut edit = Edit { nodes: &nodes, node_bytes: self.node_bytes, dirty: 0 };
-        let outcome = edit.insert(&mut self.root, key, value);
-        let outcome = outcome.map(|(added, split)| {
+        self.edit(|edit, root| {
+            let (added, split) = edit.insert(root, key, value)?;
             if let Some(split) = split {
-                edit.grow_root(&mut self.root, split);
+                edit.grow_root(root, split);
             }
-            added
-        });
-        self.note_dirty(edit.dirty);
-        outcome
+            Ok(added)
+        })
     }
 
     /// Takes a key out; whether it was there.
@@ -47,31 +43,32 @@ impl Tree {
         if !self.contains(key)? {
             return Ok(false);
         }
-        self.edit(|edit, root| edit.remove(root, key))?;
-        Ok(true)
+        self.edit(|edit, root| {
+            edit.remove(root, key)?;
+            edit.shrink_root(root);
+            Ok(true)
+        })
     }
 
     /// Takes all keys from `from` up to but without `to` out; whether there were any. Nodes wholly within the range are not
-    /// read.
+    /// read. When a node at its edges cannot be read, part of the range may be gone.
     pub fn remove_range(&mut self, from: &[u8], to: &[u8]) -> Result<bool> {
         match self.first_at_or_after(from)? {
             Some((key, _)) if key.as_slice() < to => {}
             _ => return Ok(false),
         }
-        self.edit(|edit, root| edit.remove_range(root, from, to, None, None))?;
-        Ok(true)
+        self.edit(|edit, root| {
+            edit.remove_range(root, from, to, None, None)?;
+            edit.shrink_root(root);
+            Ok(true)
+        })
     }
 
-    fn edit(&mut self, f: impl FnOnce(&mut Edit<'_>, &mut Arc<Node>) -> Result<()>) -> Result<()> {
-        let nodes = self.nodes.clone();
-        let mut edit = Edit { nodes: &nodes, node_bytes: self.node_bytes, dirty: 0 };
-        let outcome = f(&mut edit, &mut self.root).and_then(|()| edit.shrink_root(&mut self.root));
-        self.note_dirty(edit.dirty);
+    fn edit(&mut self, f: impl FnOnce(&mut Edit<'_>, &mut Arc<Node>) -> Result<bool>) -> Result<bool> {
+        let mut edit = Edit { nodes: &self.nodes, node_bytes: self.node_bytes, dirty: 0 };
+        let outcome = f(&mut edit, &mut self.root);
+        self.dirty_bytes = self.dirty_bytes.saturating_add_signed(edit.dirty);
         outcome
-    }
-
-    fn note_dirty(&mut self, change: isize) {
-        self.dirty_bytes = self.dirty_bytes.saturating_add_signed(change);
     }
 }
 
@@ -131,10 +128,8 @@ impl Edit<'_> {
             return None;
         }
         let before = node.size();
-        let right = node.split_off(node.split_point(inserted, self.node_bytes));
+        let (separator, right) = node.split_off(node.split_point(inserted, self.node_bytes));
         self.dirty += (node.size() + right.size()) as isize - before as isize;
-        // Children are told apart by their bounds; a leaf's can be cut short.
-        let separator = if node.level() > 0 { right.key(0).to_vec() } else { node.separator(&right) };
         Some(Split { separator, right })
     }
 
@@ -148,18 +143,25 @@ impl Edit<'_> {
         self.dirty += node.size() as isize;
     }
 
-    /// Takes levels away that have one node, and leaves a leaf when nothing is left.
-    fn shrink_root(&mut self, root: &mut Arc<Node>) -> Result<()> {
+    /// Takes levels away that have one node, and leaves a leaf when nothing is left. A root with one child is sound, so a
+    /// child that cannot be read fails nothing.
+    fn shrink_root(&mut self, root: &mut Arc<Node>) {
         while root.level() > 0 && root.len() <= 1 {
-            let gone = if root.stored().is_none() { root.size() as isize } else { 0 };
-            let next = if root.len() == 1 { self.nodes.child(root, 0)? } else { Arc::new(Node::empty(0)) };
+            let next = match root.len() {
+                0 => Arc::new(Node::empty(0)),
+                _ => match self.nodes.child(root, 0) {
+                    Ok(child) => child,
+                    Err(_) => return,
+                },
+            };
+            if root.stored().is_none() {
+                self.dirty -= root.size() as isize;
+            }
             if root.len() == 0 {
                 self.dirty += next.size() as isize;
             }
             *root = next;
-            self.dirty -= gone;
         }
-        Ok(())
     }
 
     fn remove(&mut self, node: &mut Arc<Node>, key: &[u8]) -> Result<()> {
@@ -199,26 +201,24 @@ impl Edit<'_> {
         }
         let first = node.child_index(from);
         let mut at = first;
-        while at < node.len() && (at == first || node.key(at) < to) {
-            // The first cell's own key is no bound; see the invariants of nodes.
-            let child_low = if at > 0 { Some(node.key(at).to_vec()) } else { low.map(<[u8]>::to_vec) };
-            let child_high = node.len().gt(&(at + 1)).then(|| node.key(at + 1).to_vec());
-            let child_high = child_high.as_deref().or(high);
-            let whole =
-                child_low.as_deref().is_some_and(|low| low >= from) && child_high.is_some_and(|high| high <= to);
-            if whole {
-                self.forget(node.resident(at));
-                self.remove_cells(node, at, at + 1);
-                continue;
+        // The first cell's key is empty, so its bound is the parent's.
+        let mut child_low = if first > 0 { Some(node.key(first).to_vec()) } else { low.map(<[u8]>::to_vec) };
+        while at < node.len() && child_low.as_deref().is_none_or(|low| low < to) {
+            let next = (at + 1 < node.len()).then(|| node.key(at + 1).to_vec());
+            let child_high = next.as_deref().or(high);
+            let starts_inside = child_low.as_deref().is_some_and(|low| low >= from);
+            if !(starts_inside && child_high.is_some_and(|high| high <= to)) {
+                let child = self.child_mut(node, at)?;
+                self.remove_range(child, from, to, child_low.as_deref(), child_high)?;
+                if child.len() > 0 {
+                    at += 1;
+                    child_low = next;
+                    continue;
+                }
             }
-            let child = self.child_mut(node, at)?;
-            self.remove_range(child, from, to, child_low.as_deref(), child_high)?;
-            if child.len() == 0 {
-                self.forget(node.resident(at));
-                self.remove_cells(node, at, at + 1);
-            } else {
-                at += 1;
-            }
+            self.forget(node.resident(at));
+            self.remove_cells(node, at, at + 1);
+            child_low = next;
         }
         // At most two children at the edges of the range were cut and not taken out; the right one first, because settling
         // moves what follows.

@@ -2,7 +2,7 @@
 //!
 //! *Invariants*
 //! 1. Keys ascend strictly. A leaf's cells are records. An interior node's cells are a child's lower bound and its id;
-//!    the first cell stands for every key below the second, whatever its own key says.
+//!    the first cell's key is empty, as it takes every key below the second.
 //! 2. The bytes are the encoded node but for two things that [`Node::encode`] fills in: the count, and the ids of children
 //!    that were not stored when they were last changed.
 //! 3. `stored` is set once, when the node and all below it are in the store; whoever changes a node clears it first, and
@@ -23,7 +23,7 @@
 //! | 8 | - | cells, in ascending order of keys, up to the end of the node | |
 //!
 //! A cell is: u16 length of the key, u16 length of the value, key, value. The value of an interior cell is the child's
-//! blob id, 32 bytes.
+//! blob id, 32 bytes, and the key of the first one is empty.
 
 use std::{
     ops::Range,
@@ -147,6 +147,9 @@ impl Node {
                 return Err("a cell is cut off");
             }
             let key = &bytes[key_at..key_at + key_length];
+            if interior && last.is_none() && key_length > 0 {
+                return Err("the first child has a lower bound");
+            }
             if last.is_some_and(|last| last >= key) {
                 return Err("keys are out of order");
             }
@@ -385,10 +388,24 @@ impl Node {
             self.resident.drain(range.clone());
         }
         self.trend.forget_from(range.start);
+        if range.start == 0 && self.level > 0 {
+            self.clear_first_key();
+        }
     }
 
-    /// Moves the cells from `at` on to a new node.
-    pub fn split_off(&mut self, at: usize) -> Self {
+    fn clear_first_key(&mut self) {
+        if self.offsets.is_empty() {
+            return;
+        }
+        let (start, key_length, _) = self.cell(0);
+        self.bytes.drain(start..start + key_length);
+        self.bytes[start - CELL_HEADER..start - CELL_HEADER + 2].fill(0);
+        self.offsets[1..].iter_mut().for_each(|offset| *offset -= key_length as u16);
+    }
+
+    /// Moves the cells from `at` on to a new node; returns the bound between the two, and that node.
+    pub fn split_off(&mut self, at: usize) -> (Vec<u8>, Self) {
+        let bound = if self.level > 0 { self.key(at).to_vec() } else { self.bound_before(at) };
         let start = usize::from(self.offsets[at]);
         let mut right = Self::empty(self.level);
         right.bytes.reserve(self.bytes.len() - start);
@@ -404,16 +421,18 @@ impl Node {
             right.trend = Trend { last: self.trend.last - at as u16, run: self.trend.run };
             self.trend = Trend::default();
         }
-        right
+        if right.level > 0 {
+            right.clear_first_key();
+        }
+        (bound, right)
     }
 
-    /// Appends all cells of a node whose keys are above this one's. `first_key` replaces the first key of an interior
-    /// node, which need not be a lower bound of its child.
-    pub fn append_node(&mut self, right: &Self, first_key: &[u8]) {
+    /// Appends all cells of a node whose keys are not below `bound`, and this one's are.
+    pub fn append_node(&mut self, right: &Self, bound: &[u8]) {
         let had = self.len();
         let mut from = 0;
         if self.level > 0 {
-            self.insert_cell(had, first_key, right.value(0));
+            self.insert_cell(had, bound, right.value(0));
             from = 1;
         }
         let start = right.offsets.get(from).map_or(right.bytes.len(), |&offset| usize::from(offset));
@@ -447,9 +466,9 @@ impl Node {
         at.clamp(1, self.len() - 1)
     }
 
-    /// The shortest key that is above this node's last key and not above the first key of `right`.
-    pub fn separator(&self, right: &Self) -> Vec<u8> {
-        let (low, high) = (self.key(self.len() - 1), right.key(0));
+    /// The shortest key that is above the key before `at` and not above the one at it.
+    fn bound_before(&self, at: usize) -> Vec<u8> {
+        let (low, high) = (self.key(at - 1), self.key(at));
         let common = low.iter().zip(high).take_while(|(a, b)| a == b).count();
         high[..(common + 1).min(high.len())].to_vec()
     }
