@@ -2,9 +2,11 @@
 //!
 //! *Invariants*
 //! 1. A [`Locked`] value never shares a page with anything else, so unlocking one never exposes another.
-//! 2. Locking is best effort: where the limit is spent the value works all the same, and a warning is logged.
+//! 2. Locking is best effort: where the limit is spent the value works all the same, and a warning is logged once.
 //!
 //! *Threads*: plain data; a [`Locked`] is as shareable as what it holds.
+//!
+//! *Bounds*: a value takes one page in practice; a process holds a few.
 //!
 //! *Not here*: which secrets there are (`keys.rs`). This is the only module of the package that may use `unsafe`.
 #![allow(unsafe_code)]
@@ -17,8 +19,12 @@ use std::{
 
 use zeroize::Zeroize;
 
-/// Pages are at most this large where vellum runs; a multiple of the real size is as good.
-const PAGE_BYTES: usize = 16 << 10;
+/// Size of a page where the system does not say: a multiple of the real one is as good.
+const PAGE_BYTES_FALLBACK: usize = 64 << 10;
+
+/// Set after the first warning: every key would repeat it.
+#[cfg(unix)]
+static WARNED: std::sync::Once = std::sync::Once::new();
 
 /// One value on pages of its own.
 pub struct Locked<T: Zeroize> {
@@ -35,8 +41,9 @@ unsafe impl<T: Zeroize + Sync> Sync for Locked<T> {}
 impl<T: Zeroize + Default> Locked<T> {
     /// A default value that `fill` completes in place, so that the secret lies nowhere else on its way here.
     pub fn new(fill: impl FnOnce(&mut T)) -> Self {
-        let bytes = size_of::<T>().max(1).next_multiple_of(PAGE_BYTES);
-        let layout = Layout::from_size_align(bytes, PAGE_BYTES.max(align_of::<T>()))
+        let page = page_bytes();
+        let bytes = size_of::<T>().max(1).next_multiple_of(page);
+        let layout = Layout::from_size_align(bytes, page.max(align_of::<T>()))
             .expect("a page and the size of a type are valid bounds of an allocation");
         // SAFETY: the layout has a size of at least one page.
         let memory = unsafe { alloc_zeroed(layout) };
@@ -86,12 +93,37 @@ impl<T: Zeroize> std::fmt::Debug for Locked<T> {
     }
 }
 
+/// Keeps secrets of this process out of core dumps and away from debuggers of the same user. To be called once, early; it
+/// cannot be undone, and what the system refuses is an error that the caller may report and live with.
+pub fn harden_process() -> std::io::Result<()> {
+    #[cfg(unix)]
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)?;
+    #[cfg(target_os = "linux")]
+    nix::sys::prctl::set_dumpable(false)?;
+    Ok(())
+}
+
+#[cfg(unix)]
+fn page_bytes() -> usize {
+    let bytes = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    bytes
+        .and_then(|bytes| usize::try_from(bytes).ok())
+        .filter(|bytes| bytes.is_power_of_two())
+        .unwrap_or(PAGE_BYTES_FALLBACK)
+}
+
+#[cfg(not(unix))]
+fn page_bytes() -> usize {
+    PAGE_BYTES_FALLBACK
+}
+
 #[cfg(unix)]
 fn lock(memory: *mut u8, bytes: usize) -> bool {
     // SAFETY: the range is one live allocation of whole pages; the call changes no byte of it.
     let locked = unsafe { libc::mlock(memory.cast(), bytes) } == 0;
     if !locked {
-        log::warn!("cannot lock keys in memory: {}", std::io::Error::last_os_error());
+        let error = std::io::Error::last_os_error();
+        WARNED.call_once(|| log::warn!("cannot lock keys in memory, they may reach the swap: {error}"));
     }
     #[cfg(target_os = "linux")]
     // SAFETY: as above. A refusal leaves the pages in core dumps, which `harden_process` forbids as well.
@@ -116,3 +148,39 @@ fn lock(_memory: *mut u8, _bytes: usize) -> bool {
 
 #[cfg(not(unix))]
 fn unlock(_memory: *mut u8, _bytes: usize) {}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn each_value_has_pages_of_its_own() {
+        let values: Vec<Locked<[u8; 32]>> =
+            (0..8).map(|i| Locked::new(|value: &mut [u8; 32]| *value = [i; 32])).collect();
+        let mut pages: Vec<_> = values.iter().map(|value| value.as_ptr() as usize / page_bytes()).collect();
+        pages.dedup();
+        assert_eq!(pages.len(), values.len());
+        for (i, value) in values.iter().enumerate() {
+            assert_eq!(value.as_ptr() as usize % page_bytes(), 0);
+            assert_eq!(**value, [i as u8; 32]);
+        }
+    }
+
+    #[test]
+    fn values_work_when_the_limit_on_locked_memory_is_spent() {
+        // More than any usual limit would allow to lock at once; in the end all are given back.
+        let values: Vec<Locked<Vec<u8>>> =
+            (0..3000).map(|_| Locked::new(|value: &mut Vec<u8>| value.push(7))).collect();
+        assert!(values.iter().all(|value| **value == [7]));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_hardened_process_leaves_no_core_dump() {
+        use nix::sys::{prctl, resource};
+        harden_process().unwrap();
+        assert_eq!(resource::getrlimit(resource::Resource::RLIMIT_CORE).unwrap(), (0, 0));
+        assert!(!prctl::get_dumpable().unwrap());
+    }
+}

@@ -10,13 +10,16 @@
 mod config;
 pub mod context;
 mod keys;
-pub mod lockmem;
+#[cfg(test)]
+mod known_answers;
+mod lockmem;
 mod seal;
 mod slot;
 
 pub use config::{StoredConfig, VerifiedConfig, seal_config};
 pub use context::{Purpose, SubkeyUse};
 pub use keys::{Keyring, MasterKey, NONCE_LENGTH, SEAL_OVERHEAD, TAG_LENGTH};
+pub use lockmem::harden_process;
 pub use seal::BlobSealer;
 pub use slot::{
     Credential, KEY_FILE_LENGTH_MAX, KdfParams, PASSPHRASE_LENGTH_MAX, SLOT_COPIES, SLOTS_MAX, SlotInfo, SlotKind,
