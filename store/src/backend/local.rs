@@ -46,9 +46,6 @@ pub const OPEN_FILES_MAX: usize = 64;
 /// How often a put writes its object again after another process has swept the temporary file away.
 const SWEPT_RETRIES_MAX: u32 = 3;
 
-/// Reads up to this size are tried without asking for the file's length first.
-const UNASKED_BYTES_MAX: usize = 1 << 20;
-
 /// Directories of a repository that hold no stored objects.
 const NOT_LISTED: [&str; 4] = ["tmp", "packs/open", "locks", "journal"];
 
@@ -372,19 +369,13 @@ impl Shared {
     }
 
     fn read(&self, file: &dyn DiskFile, object: &str, offset: u64, length: usize) -> Result<Vec<u8>> {
-        let truncated =
-            || Error::corrupt(object, format!("truncated: {length} bytes at {offset} reach beyond its end"));
-        let failed = |e| self.error("read", &self.path(object), e);
-        let end = offset.checked_add(length as u64).filter(|&end| i64::try_from(end).is_ok()).ok_or_else(truncated)?;
-        // The length may come from damaged bytes: ask before much is allocated.
-        if length > UNASKED_BYTES_MAX && end > file.len().map_err(failed)? {
-            return Err(truncated());
-        }
         let mut bytes = vec![0; length];
         match file.read_exact_at(&mut bytes, offset) {
             Ok(()) => Ok(bytes),
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(truncated()),
-            Err(e) => Err(failed(e)),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(Error::corrupt(object, format!("truncated: {length} bytes at {offset} reach beyond its end")))
+            }
+            Err(e) => Err(self.error("read", &self.path(object), e)),
         }
     }
 
@@ -479,6 +470,3 @@ impl OpenFiles {
         self.files.remove(name).map(|(file, _)| file)
     }
 }
-
-#[cfg(test)]
-mod tests;

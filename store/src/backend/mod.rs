@@ -24,13 +24,10 @@ use crate::{
     id::{ManifestId, PackId, SegmentId, VolumeName, hex},
 };
 
-pub mod conformance;
 pub mod local;
-pub mod memory;
 
 pub use crate::disk::Space;
 pub use local::LocalBackend;
-pub use memory::MemoryBackend;
 
 /// Longest object name.
 pub const NAME_BYTES_MAX: usize = 200;
