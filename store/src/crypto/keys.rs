@@ -263,3 +263,6 @@ fn derive_subkey(master: &[u8; 32], use_: SubkeyUse) -> [u8; 32] {
 fn not_authentic(object: &str) -> Error {
     Error::corrupt(object, "the seal does not match")
 }
+
+#[cfg(test)]
+mod tests;

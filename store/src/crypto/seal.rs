@@ -15,8 +15,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::context::Purpose;
-use super::keys::{Keyring, NONCE_LENGTH, SEAL_OVERHEAD, TAG_LENGTH};
+use super::{
+    context::Purpose,
+    keys::{Keyring, NONCE_LENGTH, SEAL_OVERHEAD, TAG_LENGTH},
+};
 use crate::{
     codec::{Reader, Writer},
     compress::{Compression, Effort, Scratch},
@@ -174,30 +176,4 @@ fn what(error: Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::{crypto::MasterKey, id::RepositoryId};
-
-    fn sealer() -> BlobSealer {
-        let keyring = Keyring::new(&MasterKey::from_bytes(&[7; 32]), RepositoryId([1; 16]), 2);
-        BlobSealer::new(Arc::new(keyring), Compression::default())
-    }
-
-    #[test]
-    fn blobs_come_back_whatever_they_hold() {
-        let sealer = sealer();
-        let mut scratch = Scratch::new();
-        let mut random = vec![0; 100_000];
-        getrandom::fill(&mut random).unwrap();
-        for plaintext in [&b""[..], b"a", &[5; 100_000], &random, b"hello hello hello hello hello hello hello"] {
-            for effort in [Effort::Hurried, Effort::Quick, Effort::Full] {
-                let id = sealer.keyring().blob_id(BlobKind::Data, plaintext);
-                let sealed = sealer.seal(BlobKind::Data, &id, plaintext, effort, &mut scratch);
-                assert!(sealed.len() <= plaintext.len() + SEAL_OVERHEAD + BLOB_HEADER_LENGTH);
-                let again = sealer.unseal(BlobKind::Data, 2, &id, &sealed, plaintext.len() as u32).unwrap();
-                assert_eq!(again, plaintext);
-            }
-        }
-    }
-}
+mod tests;

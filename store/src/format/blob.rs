@@ -77,3 +77,41 @@ impl BlobHeader {
         Ok(Self { codec, plain_length })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn decode(bytes: &[u8], max: u32) -> Result<BlobHeader> {
+        BlobHeader::decode(&mut Reader::new(bytes, "blob"), max)
+    }
+
+    #[test]
+    fn a_header_lies_where_the_table_says() {
+        let header = BlobHeader { codec: Codec::Zstd, plain_length: 0x0001_0203 };
+        let mut writer = Writer::new();
+        header.encode(&mut writer);
+        assert_eq!(writer.0, [1, 3, 2, 1, 0]);
+        assert_eq!(writer.len(), BLOB_HEADER_LENGTH);
+        assert_eq!(decode(&writer.0, BLOB_PLAIN_MAX).unwrap(), header);
+    }
+
+    #[test]
+    fn announced_lengths_are_bounded_twice() {
+        let announce = |length: u32| [&[1][..], &length.to_le_bytes()].concat();
+        assert!(decode(&announce(BLOB_PLAIN_MAX), u32::MAX).is_ok());
+        assert!(decode(&announce(BLOB_PLAIN_MAX + 1), u32::MAX).is_err());
+        assert!(decode(&announce(100), 99).is_err());
+        assert!(decode(&announce(u32::MAX), u32::MAX).is_err());
+    }
+
+    #[test]
+    fn a_raw_body_is_as_long_as_announced() {
+        assert!(decode(&[0, 2, 0, 0, 0, 7, 7], 10).is_ok());
+        assert!(decode(&[0, 2, 0, 0, 0, 7], 10).is_err());
+        assert!(decode(&[0, 1, 0, 0, 0, 7, 7], 10).is_err());
+        assert!(decode(&[9, 0, 0, 0, 0], 10).is_err(), "unknown codec");
+        assert!(decode(&[0, 0, 0, 0], 10).is_err(), "cut off");
+    }
+}
