@@ -109,7 +109,9 @@ impl Namespace<'_> {
         } else if let Some(default) = self.view().default_acl(args.parent)? {
             inode.mode = self.inherit_acl(args.ino, &inode, &default)?;
         }
-        self.put_inode(args.ino, &inode)?;
+        if !self.tree.insert(&key::inode(args.ino), &inode.encode())? {
+            return Err(Error::damaged(args.ino, "the number was given out twice"));
+        }
         self.put_dirent(link, args.ino, args.kind, args.name)?;
         Ok(inode)
     }

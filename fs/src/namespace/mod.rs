@@ -142,10 +142,8 @@ impl<'t> NamespaceView<'t> {
 
     /// The attributes of an inode; [`Error::NotFound`] if there is none of this number.
     pub fn inode(&self, ino: Ino) -> Result<Inode> {
-        match self.tree.get(&key::inode(ino))? {
-            Some(value) => Inode::decode(ino, &value),
-            None => Err(Error::not_found(ino)),
-        }
+        let inode = self.tree.get_with(&key::inode(ino), |value| Inode::decode(ino, value))?;
+        inode.unwrap_or_else(|| Err(Error::not_found(ino)))
     }
 
     /// The inode that a name leads to. `.` and `..` are not names here: see [`Self::parent_of`].
@@ -271,6 +269,15 @@ impl<'t> Namespace<'t> {
     pub fn put_inode(&mut self, ino: Ino, inode: &Inode) -> Result<()> {
         self.tree.insert(&key::inode(ino), &inode.encode())?;
         Ok(())
+    }
+
+    /// The inode of an entry, which must be what the entry says: rules of directories were applied by that.
+    fn linked_inode(&self, found: Found) -> Result<Inode> {
+        match self.inode(found.ino) {
+            Ok(inode) if inode.kind == found.kind && inode.nlink > 0 => Ok(inode),
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Err(Error::damaged(found.ino, "it is not what its name says")),
+        }
     }
 
     fn put_dirent(&mut self, link: Link, ino: Ino, kind: FileKind, name: &[u8]) -> Result<()> {

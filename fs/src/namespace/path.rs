@@ -45,8 +45,7 @@ impl NamespaceView<'_> {
 
     /// The name that an inode has at one of its links.
     pub fn name_at(&self, ino: Ino, link: Link) -> Result<Vec<u8>> {
-        let value = self.tree.get(&key::dirent(link.parent, link.cookie))?;
-        let dirent = value.map(|value| Dirent::decode(&value)).transpose()?;
+        let dirent = self.tree.get_with(&key::dirent(link.parent, link.cookie), Dirent::decode)?.transpose()?;
         match dirent.filter(|dirent| dirent.ino == ino) {
             Some(dirent) => Ok(dirent.name),
             None => Err(Error::damaged(ino, "one of its names does not lead to it")),

@@ -82,15 +82,16 @@ impl Namespace<'_> {
     fn remove_entry(&mut self, parent: Ino, found: Found, time: Time) -> Result<Removed> {
         let directory = self.view().live_directory(parent)?;
         let link = Link { parent, cookie: found.cookie };
-        let removed = self.take_link(found.ino, link, time)?;
+        let removed = self.take_link(found, link, time)?;
         self.tree.remove(&key::dirent(parent, found.cookie))?;
         self.touch_directory(parent, directory, DirectoryChange::one_less(found.kind), time)?;
         Ok(removed)
     }
 
     /// Takes a name from an inode; entry and directory are left to the caller.
-    pub(super) fn take_link(&mut self, ino: Ino, link: Link, time: Time) -> Result<Removed> {
-        let mut inode = self.inode(ino)?;
+    pub(super) fn take_link(&mut self, found: Found, link: Link, time: Time) -> Result<Removed> {
+        let ino = found.ino;
+        let mut inode = self.linked_inode(found)?;
         inode.ctime = time;
         if inode.kind.is_directory() || inode.nlink <= 1 {
             inode.nlink = 0;

@@ -173,8 +173,8 @@ impl Namespace<'_> {
         let (args, source) = (plan.args, plan.source);
         self.put_dirent(plan.from, target.ino, target.kind, args.name)?;
         self.put_dirent(plan.to, source.ino, source.kind, args.new_name)?;
-        self.retarget(source.ino, plan.from, plan.to, args.time)?;
-        self.retarget(target.ino, plan.to, plan.from, args.time)?;
+        self.retarget(source, plan.from, plan.to, args.time)?;
+        self.retarget(target, plan.to, plan.from, args.time)?;
         let came = |come: FileKind, go: FileKind| DirectoryChange::one_more(come) + DirectoryChange::one_less(go);
         self.touch_both(args, came(target.kind, source.kind), came(source.kind, target.kind))
     }
@@ -185,12 +185,12 @@ impl Namespace<'_> {
         let mut from_change = DirectoryChange::one_less(source.kind);
         let mut replaced = None;
         if let Some(target) = plan.target {
-            replaced = Some(self.take_link(target.ino, plan.to, args.time)?);
+            replaced = Some(self.take_link(target, plan.to, args.time)?);
             to_change = to_change + DirectoryChange::one_less(target.kind);
         }
         // The new name keeps the cookie of what it replaces, so a listing under way meets it exactly once.
         self.put_dirent(plan.to, source.ino, source.kind, args.new_name)?;
-        self.retarget(source.ino, plan.from, plan.to, args.time)?;
+        self.retarget(source, plan.from, plan.to, args.time)?;
         if let Some(whiteout) = args.whiteout {
             self.leave_whiteout(plan, whiteout)?;
             from_change = from_change + DirectoryChange::one_more(FileKind::CharDevice);
@@ -202,11 +202,11 @@ impl Namespace<'_> {
     }
 
     /// Records in an inode that one of its names moved, at `time`.
-    fn retarget(&mut self, ino: Ino, from: Link, to: Link, time: Time) -> Result<()> {
-        let mut inode = self.inode(ino)?;
-        self.move_link(ino, &mut inode, from, to)?;
+    fn retarget(&mut self, found: Found, from: Link, to: Link, time: Time) -> Result<()> {
+        let mut inode = self.linked_inode(found)?;
+        self.move_link(found.ino, &mut inode, from, to)?;
         inode.ctime = time;
-        self.put_inode(ino, &inode)
+        self.put_inode(found.ino, &inode)
     }
 
     fn leave_whiteout(&mut self, plan: &Plan<'_>, ino: Ino) -> Result<Inode> {

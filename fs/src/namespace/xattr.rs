@@ -108,7 +108,7 @@ impl Namespace<'_> {
             return Err(Error::AttributeTooBig(shown(args.name)));
         }
         let mut inode = self.inode(args.ino)?;
-        let exists = self.tree.get(&key::xattr(args.ino, args.name, 0))?.is_some();
+        let exists = self.tree.contains(&key::xattr(args.ino, args.name, 0))?;
         match args.mode {
             XattrMode::Create if exists => return Err(Error::Exists(shown(args.name))),
             XattrMode::Replace if !exists => return Err(missing(args.name)),

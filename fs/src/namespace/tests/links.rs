@@ -166,3 +166,15 @@ fn damaged_records_of_names_are_told_and_not_followed() {
     let file = bench.dir(Ino::ROOT, b"c");
     assert!(bench.view().is_below(a, file).unwrap_err().is_damage());
 }
+
+#[test]
+fn a_name_that_says_file_does_not_remove_a_directory() {
+    let mut bench = Bench::new();
+    let dir = bench.dir(Ino::ROOT, b"d");
+    bench.file(dir, b"f");
+    let link = bench.view().links_of(dir).unwrap()[0];
+    bench.live().put_dirent(link, dir, FileKind::Regular, b"d").unwrap();
+    assert!(bench.unlink(Ino::ROOT, b"d").unwrap_err().is_damage());
+    bench.live().put_dirent(link, Ino(99), FileKind::Regular, b"d").unwrap();
+    assert!(bench.unlink(Ino::ROOT, b"d").unwrap_err().is_damage(), "nor is a lost inode taken for a missing name");
+}

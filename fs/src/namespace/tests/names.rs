@@ -137,3 +137,11 @@ fn inode_numbers_that_mean_something_else_are_refused() {
         assert!(matches!(bench.live().create(&args), Err(Error::InvalidArgument(_))), "{ino}");
     }
 }
+
+#[test]
+fn a_number_that_is_given_out_twice_is_damage() {
+    let mut bench = Bench::new();
+    bench.file(Ino::ROOT, b"a");
+    bench.next_ino -= 1;
+    assert!(bench.make(Ino::ROOT, b"b", FileKind::Regular).unwrap_err().is_damage());
+}
