@@ -21,9 +21,9 @@
 //! | 15 | as coded | ctime, mtime, atime | as above |
 //!
 //! A time's two bits: 0 = seconds and nanoseconds follow; 1 = equal to btime; 2 = equal to ctime (mtime's bits) or to
-//! mtime (atime's bits), invalid for ctime; 3 = an ivar follows, nanoseconds after btime. The writer takes the first of
-//! 1, 2, 3, 0 that expresses the time. The cookie is big-endian so that it repeats the bytes of the entry's key, which
-//! compression then finds.
+//! mtime (atime's bits), invalid for ctime; 3 = an ivar follows, nanoseconds after btime, within 2^47. The first of
+//! 1, 2, 3, 0 that expresses the time is the only valid one. The cookie is big-endian so that it repeats the bytes of
+//! the entry's key, which compression then finds.
 
 use vellum_store::codec::{Reader, Writer};
 
@@ -291,18 +291,22 @@ impl TimeCode {
     }
 
     fn read(reader: &mut Reader<'_>, bits: u8, btime: Time, other: Option<Time>) -> Result<Time> {
-        match (bits, other) {
-            (0, _) => read_time(reader, OBJECT),
-            (1, _) => Ok(btime),
-            (2, Some(other)) => Ok(other),
+        let time = match (bits, other) {
+            (0, _) => read_time(reader, OBJECT)?,
+            (1, _) => btime,
+            (2, Some(other)) => other,
             (3, _) => {
                 let nanos = i128::from(btime.sec) * 1_000_000_000 + i128::from(btime.nsec);
                 let nanos = nanos + i128::from(read_ivar(reader)?);
                 let sec = i64::try_from(nanos.div_euclid(1_000_000_000))
                     .map_err(|_| Error::damaged(OBJECT, "time out of range"))?;
-                Ok(Time { sec, nsec: nanos.rem_euclid(1_000_000_000) as u32 })
+                Time { sec, nsec: nanos.rem_euclid(1_000_000_000) as u32 }
             }
-            _ => Err(Error::damaged(OBJECT, "unknown form of a time")),
+            _ => return Err(Error::damaged(OBJECT, "unknown form of a time")),
+        };
+        match Self::of(time, btime, other).bits() == bits {
+            true => Ok(time),
+            false => Err(Error::damaged(OBJECT, "a time is not in its shortest form")),
         }
     }
 }

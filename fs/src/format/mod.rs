@@ -82,3 +82,6 @@ pub(crate) fn read_ino(reader: &mut Reader<'_>, object: &'static str) -> Result<
     }
     Ok(ino)
 }
+
+#[cfg(test)]
+mod tests;
