@@ -3,7 +3,8 @@
 //! Walks real directories for names, sizes, times and small contents, and writes the records of a copy of them into a
 //! tree, with a checkpoint every [`CHECKPOINT_FILES`] files. Every node that a checkpoint puts is compressed, and counted
 //! with what the store adds to it. Content of files that lies in the tree is counted apart: a node is compressed with and
-//! without it, and overheads are shared by raw size.
+//! without it, and overheads are shared by raw size. Last, the files of random directories are changed, until there are
+//! [`EDITED_FILES`], and the checkpoint after that is measured, content in the tree included.
 //!
 //! `cargo run --release -p vellum-fs --example metadata_spike -- 100000 /usr/share /usr/lib`
 
@@ -38,6 +39,7 @@ const SEAL_BYTES: usize = 40 + 5;
 const ENTRY_BYTES: usize = 52 + 44;
 const CHECKPOINT_FILES: usize = 20_000;
 const BODY_READ_MAX: u64 = 4096;
+const EDITED_FILES: usize = 1000;
 /// Copiers at work at the same time in the parallel order.
 const COPIERS: usize = 8;
 
@@ -234,6 +236,8 @@ struct Outcome {
     depth: usize,
     /// Raw bytes of leaves by kind of record in the final tree, keys and cell headers included.
     kinds: BTreeMap<u8, (usize, usize)>,
+    /// Bytes a file of the checkpoint after the change of some directories.
+    edit: f64,
 }
 
 /// One copy being made.
@@ -289,6 +293,34 @@ impl Copy<'_> {
         inode.ctime = self.tick(400_000);
         self.tree.insert(&key::inode(ino), &inode.encode())?;
         Ok(())
+    }
+
+    /// Gives the files of random directories other times, and their first extent another blob.
+    fn edit(&mut self) -> Result<usize> {
+        let mut edited = 0;
+        while edited < EDITED_FILES {
+            let directory = self.random(self.sources.len() as u64) as usize;
+            for at in 1..self.sources.len() {
+                let source = &self.sources[at];
+                if source.parent != directory || source.directory {
+                    continue;
+                }
+                let ino = self.inos[at].0;
+                let time = self.tick(100_000);
+                let Some(value) = self.tree.get(&key::inode(ino))? else { continue };
+                let mut inode = Inode::decode(ino, &value)?;
+                (inode.mtime, inode.ctime) = (time, time);
+                self.tree.insert(&key::inode(ino), &inode.encode())?;
+                self.tree.insert(&key::change(ino, (self.sources.len() + edited) as u64, 0), &change(time))?;
+                if let Some(value) = self.tree.get(&key::extent(ino, 0))? {
+                    let extent =
+                        Extent { blob: BlobId(*blake3::hash(&value).as_bytes()), ..Extent::decode(0, &value)? };
+                    self.tree.insert(&key::extent(ino, 0), &extent.encode())?;
+                }
+                edited += 1;
+            }
+        }
+        Ok(edited)
     }
 
     fn touch_parent(&mut self, parent: usize, time: Time) -> Result<()> {
@@ -370,8 +402,12 @@ fn run(sources: &[Source], order: &[usize], setting: Setting) -> Result<Outcome>
         entry.1 += 4 + key.len() + value.len();
         Ok(std::ops::ControlFlow::Continue(()))
     })?;
-    let cost = *store.cost.lock();
-    Ok(Outcome { cost, files, chunks: copy.chunks, seconds, depth: copy.tree.depth(), kinds })
+    let cost = std::mem::take(&mut *store.cost.lock());
+    let edited = copy.edit()?;
+    copy.tree.store()?;
+    let after = *store.cost.lock();
+    let edit = (after.records[0] + after.overhead + after.bodies) / edited as f64;
+    Ok(Outcome { cost, files, chunks: copy.chunks, seconds, depth: copy.tree.depth(), kinds, edit })
 }
 
 fn print_row(setting: Setting, outcome: &Outcome) {
@@ -379,7 +415,7 @@ fn print_row(setting: Setting, outcome: &Outcome) {
     let data = (outcome.chunks * ENTRY_BYTES) as f64 / files;
     let total = |level: usize| (outcome.cost.records[level] + outcome.cost.overhead) / files + data;
     println!(
-        "| {} | {} | {} | {} | {} | {:.0} | {:.0} | {:.0} | {:.1} | {:.0} | **{:.0}** | **{:.0}** | {:.0} | {:.1} |",
+        "| {} | {} | {} | {} | {} | {:.0} | {:.0} | {:.0} | {:.1} | {:.0} | **{:.0}** | **{:.0}** | {:.0} | {:.0} | {:.1} |",
         setting.node_bytes >> 10,
         if setting.runs { "runs" } else { "counter" },
         if setting.parallel { "parallel" } else { "depth first" },
@@ -393,6 +429,7 @@ fn print_row(setting: Setting, outcome: &Outcome) {
         total(0),
         total(1),
         outcome.cost.bodies / files,
+        outcome.edit,
         outcome.seconds * 1e6 / files,
     );
 }
@@ -416,12 +453,12 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         CHECKPOINT_FILES,
     );
     println!(
-        "Bytes a file, but for `node` (KiB), `inline` (bytes), `nodes` (count of nodes put) and `us` (time in the tree).\n"
+        "Bytes a file, but for `node` (KiB), `inline` (bytes), `nodes` (count of nodes put) and `us` (time in the tree); `edit` is a changed file.\n"
     );
     println!(
-        "| node | inodes | order | inline | nodes | raw | zstd1 | zstd3 | overhead | data | **sum1** | **sum3** | bodies | us |"
+        "| node | inodes | order | inline | nodes | raw | zstd1 | zstd3 | overhead | data | **sum1** | **sum3** | bodies | edit | us |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     let depth_first: Vec<usize> = (1..sources.len()).collect();
     let parallel_sources = parallel_order(&sources);
     let mut kinds = BTreeMap::new();
