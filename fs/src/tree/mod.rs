@@ -19,7 +19,6 @@
 
 mod cache;
 mod cursor;
-mod diff;
 mod edit;
 pub mod node;
 mod store;
@@ -28,8 +27,6 @@ mod walk;
 use std::{fmt, sync::Arc};
 
 pub use cache::NodeCache;
-pub use cursor::{Each, Record};
-pub use diff::EachChange;
 use node::Node;
 pub use store::NodeStore;
 use vellum_store::id::BlobId;

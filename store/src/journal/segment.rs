@@ -119,18 +119,19 @@ pub(super) fn create(disk: &dyn Disk, dir: &Path, number: u64, length: u64) -> R
     }
 }
 
-/// Creates the journal directory and the one above it. Their names and those in them are durable on return, also if an
-/// earlier process made them and died before it could sync.
+/// Creates the journal directory and the one above it, durably.
 pub(super) fn create_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
     let create = |path: &Path| {
+        if disk.metadata(path)?.is_some_and(|info| info.is_dir) {
+            return Ok(());
+        }
         disk.create_dir(path)?;
-        path.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), |parent| disk.sync_dir(parent))
+        path.parent().map_or(Ok(()), |parent| disk.sync_dir(parent))
     };
-    let parent = dir.parent().filter(|parent| parent.file_name().is_some());
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
     parent
         .map_or(Ok(()), create)
         .and_then(|()| create(dir))
-        .and_then(|()| disk.sync_dir(dir))
         .map_err(|e| Error::io(format!("create journal directory {}", dir.display()), e))
 }
 
