@@ -199,3 +199,163 @@ pub fn read_manifest(backend: &dyn Backend, keyring: &Keyring, id: ManifestId) -
     let bytes = backend.get(&ObjectName::manifest(&id), MANIFEST_BYTES_MAX)?;
     Manifest::decode(keyring, id, &bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::backend::LocalBackend;
+    use crate::disk::{Disk, MemoryDisk};
+    use crate::format::head::{NO_HEAD, tests::sample};
+    use crate::format::sealed::tests::{keyring, keyring_of};
+    use crate::id::SegmentId;
+
+    struct Bench {
+        disk: MemoryDisk,
+        backend: LocalBackend,
+        keyring: Keyring,
+        volume: VolumeName,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let disk = MemoryDisk::new();
+            disk.create_dir(&PathBuf::from("/repo")).unwrap();
+            disk.sync_dir(&PathBuf::from("/")).unwrap();
+            Self::on(disk)
+        }
+
+        fn on(disk: MemoryDisk) -> Self {
+            let backend = LocalBackend::new(Arc::new(disk.clone()), PathBuf::from("/repo"), false);
+            Self { disk, backend, keyring: keyring(), volume: VolumeName::new("main").unwrap() }
+        }
+
+        fn with_heads(count: u64) -> Self {
+            let bench = Self::new();
+            (1..=count).for_each(|_| drop(bench.publish_next()));
+            bench
+        }
+
+        fn publish_next(&self) -> PublishedHead {
+            let newest = self.newest(1);
+            let (sequence, previous) =
+                newest.newest().map_or((1, NO_HEAD), |found| (found.head.sequence + 1, found.hash));
+            self.publish(&sample(sequence, previous)).unwrap()
+        }
+
+        fn publish(&self, head: &Head) -> Option<PublishedHead> {
+            publish_head(&self.backend, &self.keyring, &self.volume, head).unwrap()
+        }
+
+        fn newest(&self, count: usize) -> HeadsFound {
+            newest_heads(&self.backend, &self.keyring, &self.volume, count).unwrap()
+        }
+
+        fn path(&self, sequence: u64) -> PathBuf {
+            PathBuf::from("/repo").join(ObjectName::head(&self.volume, sequence).as_str())
+        }
+    }
+
+    fn sequences(found: &HeadsFound) -> Vec<u64> {
+        found.heads.iter().map(|found| found.head.sequence).collect()
+    }
+
+    #[test]
+    fn published_heads_survive_power_loss_and_come_back_newest_first() {
+        let bench = Bench::with_heads(5);
+        let last = bench.publish_next();
+        let bench = Bench::on(bench.disk.crash());
+        let found = bench.newest(3);
+        assert_eq!((sequences(&found), found.damaged.len()), (vec![6, 5, 4], 0));
+        assert_eq!((found.heads[0].hash, &found.heads[0].bytes), (last.hash, &last.bytes));
+        assert_eq!(found.hashes().len(), 4, "three heads, and the one that the oldest follows");
+        assert_eq!(found.hashes()[1], found.heads[0].head.previous);
+        assert_eq!(found.hash_at(4), Some(found.heads[2].hash));
+        assert_eq!(found.hash_at(3), Some(found.heads[2].head.previous));
+        assert_eq!(found.hash_at(2), None);
+        assert_eq!(Bench::with_heads(1).newest(8).hashes().len(), 1, "nothing comes before the first");
+    }
+
+    #[test]
+    fn of_two_writers_of_one_sequence_one_loses_and_changes_nothing() {
+        let bench = Bench::with_heads(2);
+        let before = bench.newest(8);
+        let rival = sample(2, before.heads[1].hash);
+        assert_eq!(bench.publish(&rival), None);
+        assert_eq!(bench.newest(8).heads, before.heads);
+    }
+
+    #[test]
+    fn a_volume_without_heads_has_none_and_others_are_not_mixed_in() {
+        let mut bench = Bench::with_heads(2);
+        bench.volume = VolumeName::new("mai").unwrap();
+        assert!(bench.newest(8).newest().is_none());
+        assert!(!bench.newest(8).newest_is_damaged());
+        bench.publish_next();
+        assert_eq!(sequences(&bench.newest(8)), [1]);
+    }
+
+    #[test]
+    fn a_damaged_newest_head_is_told_and_restored_from_remembered_bytes() {
+        let bench = Bench::with_heads(3);
+        let last = bench.publish_next();
+        bench.disk.rot(&bench.path(4), 700, 1).unwrap();
+        let bench = Bench::on(bench.disk.clone());
+        let found = bench.newest(8);
+        assert_eq!((sequences(&found), found.newest_is_damaged()), (vec![3, 2, 1], true));
+        assert_eq!(found.damaged[0].sequence, 4);
+        let restore = |sequence| restore_head(&bench.backend, &bench.keyring, &bench.volume, sequence, &last.bytes);
+        assert!(restore(3).unwrap_err().is_damage(), "only under its own sequence");
+        restore(4).unwrap();
+        let found = Bench::on(bench.disk.crash()).newest(8);
+        assert_eq!((sequences(&found), found.newest_is_damaged()), (vec![4, 3, 2, 1], false));
+    }
+
+    #[test]
+    fn heads_of_wrong_length_or_another_key_are_damage() {
+        let bench = Bench::with_heads(3);
+        bench.disk.open_write(&bench.path(2)).unwrap().set_len(1023).unwrap();
+        bench.disk.open_write(&bench.path(1)).unwrap().set_len(1 << 30).unwrap();
+        let found = Bench::on(bench.disk.clone()).newest(8);
+        assert_eq!((sequences(&found), found.damaged.len()), (vec![3], 2));
+        assert!(!found.newest_is_damaged());
+        let found = newest_heads(&bench.backend, &keyring_of(2, 0), &bench.volume, 8).unwrap();
+        assert_eq!((found.heads.len(), found.damaged.len()), (0, 3));
+    }
+
+    #[test]
+    fn an_authentic_head_that_the_next_one_does_not_follow_is_damage() {
+        let bench = Bench::with_heads(1);
+        // A writer's head 2 exchanged for one that lost, as only the store could.
+        bench.publish(&sample(2, HeadHash([1; 32])));
+        bench.publish(&sample(3, HeadHash([2; 32])));
+        let found = bench.newest(8);
+        assert_eq!(sequences(&found), [3, 1]);
+        assert_eq!(found.damaged[0].sequence, 2);
+        assert!(found.damaged[0].error.is_damage());
+    }
+
+    #[test]
+    fn trimming_keeps_the_newest_heads() {
+        let bench = Bench::with_heads(12);
+        assert_eq!(trim_heads(&bench.backend, &bench.volume, 12, HEADS_KEPT).unwrap(), 4);
+        assert_eq!(sequences(&bench.newest(100)), [12, 11, 10, 9, 8, 7, 6, 5]);
+        assert_eq!(trim_heads(&bench.backend, &bench.volume, 12, HEADS_KEPT).unwrap(), 0);
+        assert_eq!(trim_heads(&bench.backend, &bench.volume, 3, HEADS_KEPT).unwrap(), 0);
+    }
+
+    #[test]
+    fn manifests_are_found_by_the_id_that_publishing_gave() {
+        let bench = Bench::new();
+        let manifest =
+            Manifest { segments: vec![SegmentId([3; 32])], volumes: vec![bench.volume.clone()], gc_generation: 1 };
+        let id = publish_manifest(&bench.backend, &bench.keyring, &manifest).unwrap();
+        let bench = Bench::on(bench.disk.crash());
+        assert_eq!(read_manifest(&bench.backend, &bench.keyring, id).unwrap(), manifest);
+        let missing = read_manifest(&bench.backend, &bench.keyring, ManifestId([0; 32]));
+        assert!(matches!(missing, Err(Error::NotFound { .. })));
+    }
+}
