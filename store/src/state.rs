@@ -216,3 +216,116 @@ impl<'a> StateDirectory<'a> {
         aad.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::disk::MemoryDisk;
+    use crate::format::head::tests::sample;
+    use crate::format::sealed::tests::{keyring, keyring_of};
+
+    fn main() -> VolumeName {
+        VolumeName::new("main").unwrap()
+    }
+
+    fn root() -> PathBuf {
+        PathBuf::from("/state")
+    }
+
+    fn disk() -> MemoryDisk {
+        let disk = MemoryDisk::new();
+        disk.create_dir(&root()).unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
+        disk
+    }
+
+    fn remembered(keyring: &Keyring, sequence: u64) -> Remembered {
+        let mut head = sample(sequence, HeadHash([1; 32]));
+        head.key_epoch = keyring.epoch();
+        Remembered::new(sequence, head.encode(keyring, &main()), 5)
+    }
+
+    #[test]
+    fn what_is_stored_survives_power_loss_and_a_crash_leaves_the_former_or_the_new() {
+        let (disk, keyring) = (disk(), keyring());
+        let state = StateDirectory::new(&disk, &root(), &keyring);
+        assert_eq!(state.load(&main()).unwrap(), None);
+        let (first, second) = (remembered(&keyring, 4), remembered(&keyring, 5));
+        state.store(&main(), &first).unwrap();
+        let crashed = disk.crash();
+        let state = StateDirectory::new(&crashed, &root(), &keyring);
+        assert_eq!(state.load(&main()).unwrap(), Some(first));
+        assert_eq!(state.load(&VolumeName::new("other").unwrap()).unwrap(), None);
+        state.store(&main(), &second).unwrap();
+        state.store(&main(), &second).unwrap();
+        let again = crashed.crash();
+        let state = StateDirectory::new(&again, &root(), &keyring);
+        assert_eq!(state.load(&main()).unwrap(), Some(second));
+        state.forget(&main()).unwrap();
+        state.forget(&main()).unwrap();
+        let forgotten = again.crash();
+        assert_eq!(StateDirectory::new(&forgotten, &root(), &keyring).load(&main()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_leftover_of_a_dead_process_does_not_stop_the_next_store() {
+        let (disk, keyring) = (disk(), keyring());
+        let state = StateDirectory::new(&disk, &root(), &keyring);
+        state.store(&main(), &remembered(&keyring, 4)).unwrap();
+        disk.create_new(&state.root.join(".main.new")).unwrap();
+        state.store(&main(), &remembered(&keyring, 5)).unwrap();
+        assert_eq!(state.load(&main()).unwrap().unwrap().sequence, 5);
+    }
+
+    #[test]
+    fn older_and_forked_histories_are_refused_and_newer_ones_need_a_proof() {
+        let remembered = remembered(&keyring(), 4);
+        let compare = |sequence, hash| remembered.compare(&main(), sequence, hash);
+        assert_eq!(compare(4, remembered.hash).unwrap(), Relation::Same);
+        assert_eq!(compare(5, HeadHash([0; 32])).unwrap(), Relation::Newer);
+        assert!(matches!(compare(3, remembered.hash), Err(Error::Rollback { .. })));
+        assert!(matches!(compare(4, HeadHash([0; 32])), Err(Error::Rollback { .. })));
+        assert!(remembered.check_ancestor(&main(), remembered.hash).is_ok());
+        assert!(matches!(remembered.check_ancestor(&main(), HeadHash([0; 32])), Err(Error::Rollback { .. })));
+    }
+
+    #[test]
+    fn another_master_key_is_told_apart_from_damage_and_from_a_rotation() {
+        let (disk, keyring) = (disk(), keyring());
+        StateDirectory::new(&disk, &root(), &keyring).store(&main(), &remembered(&keyring, 4)).unwrap();
+        let rotated = keyring_of(1, 3);
+        let state = StateDirectory::new(&disk, &root(), &rotated);
+        assert_eq!(state.load(&main()).unwrap().unwrap().sequence, 4);
+        let other = keyring_of(2, 0);
+        let mut state = StateDirectory::new(&disk, &root(), &other);
+        state.root = root().join(keyring.repository().to_hex());
+        assert!(matches!(state.load(&main()), Err(Error::Rollback { .. })));
+    }
+
+    #[test]
+    fn damage_is_never_taken_for_a_first_contact() {
+        let (disk, keyring) = (disk(), keyring());
+        let state = StateDirectory::new(&disk, &root(), &keyring);
+        state.store(&main(), &remembered(&keyring, 4)).unwrap();
+        let path = state.path(&main());
+        for offset in 0..FILE_BYTES {
+            disk.rot(&path, offset as u64, 1).unwrap();
+            assert!(state.load(&main()).is_err(), "byte {offset}");
+            disk.rot(&path, offset as u64, 1).unwrap();
+        }
+        for length in [0, 1, FILE_BYTES - 1, FILE_BYTES + 1] {
+            disk.open_write(&path).unwrap().set_len(length as u64).unwrap();
+            assert!(state.load(&main()).unwrap_err().is_damage(), "length {length}");
+        }
+    }
+
+    #[test]
+    fn only_heads_that_unseal_are_remembered() {
+        let (disk, keyring) = (disk(), keyring());
+        let state = StateDirectory::new(&disk, &root(), &keyring);
+        let mut bad = remembered(&keyring, 4);
+        bad.sequence = 5;
+        assert!(state.store(&main(), &bad).unwrap_err().is_damage());
+    }
+}
