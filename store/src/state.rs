@@ -157,10 +157,8 @@ impl<'a> StateDirectory<'a> {
     }
 
     fn create_root(&self) -> io::Result<()> {
-        if self.disk.metadata(&self.root)?.is_some_and(|info| info.is_dir) {
-            return Ok(());
-        }
         self.disk.create_dir(&self.root)?;
+        // Also if it was there: an earlier process may have died before it could sync.
         self.root.parent().map_or(Ok(()), |parent| self.disk.sync_dir(parent))
     }
 

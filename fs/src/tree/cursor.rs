@@ -9,7 +9,7 @@ use crate::error::Result;
 pub type Record = (Vec<u8>, Vec<u8>);
 
 /// What walks call for each record.
-type Each<'f> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>> + 'f;
+pub type Each<'f> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>> + 'f;
 
 /// A node on the way down: borrowed while it is in memory, else held.
 enum Held<'t> {

@@ -19,6 +19,7 @@
 
 mod cache;
 mod cursor;
+mod diff;
 mod edit;
 pub mod node;
 mod store;
@@ -27,6 +28,8 @@ mod walk;
 use std::{fmt, sync::Arc};
 
 pub use cache::NodeCache;
+pub use cursor::{Each, Record};
+pub use diff::EachChange;
 use node::Node;
 pub use store::NodeStore;
 use vellum_store::id::BlobId;

@@ -571,3 +571,80 @@ fn a_visit_meets_every_node_once_and_skips_what_it_is_told_to() {
     assert_eq!(rest.failures, 1);
     assert!(rest.records < 3000 && rest.records > 2900);
 }
+
+fn differences(a: &Tree, b: &Tree) -> Vec<(Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>)> {
+    let mut found = Vec::new();
+    a.diff(b, &mut |key, old, new| {
+        found.push((key.to_vec(), old.map(<[u8]>::to_vec), new.map(<[u8]>::to_vec)));
+        Ok(ControlFlow::Continue(()))
+    })
+    .unwrap();
+    found
+}
+
+#[test]
+fn the_difference_of_two_trees_is_that_of_two_maps() {
+    for seed in 0..30 {
+        println!("seed {seed}");
+        let mut random = Random(seed);
+        let (_, mut a) = new_tree(512);
+        let mut model_a = Model::new();
+        for _ in 0..random.below(1500) {
+            let (key, value) = (random.key(), random.bytes(20));
+            a.insert(&key, &value).unwrap();
+            model_a.insert(key, value);
+        }
+        if random.below(2) == 0 {
+            a.store().unwrap();
+        }
+        let (mut b, mut model_b) = (a.clone(), model_a.clone());
+        for _ in 0..random.below(200) {
+            let key = random.key();
+            if random.below(3) == 0 {
+                assert_eq!(b.remove(&key).unwrap(), model_b.remove(&key).is_some());
+            } else {
+                let value = random.bytes(20);
+                b.insert(&key, &value).unwrap();
+                model_b.insert(key, value);
+            }
+        }
+        if random.below(4) == 0 {
+            let (from, to) = (random.key(), random.key());
+            b.remove_range(&from, &to).unwrap();
+            model_b.retain(|key, _| *key < from || *key >= to);
+        }
+        if random.below(2) == 0 {
+            b.store().unwrap();
+        }
+        let keys: std::collections::BTreeSet<_> = model_a.keys().chain(model_b.keys()).collect();
+        let expected: Vec<_> = keys
+            .into_iter()
+            .filter(|key| model_a.get(*key) != model_b.get(*key))
+            .map(|key| (key.clone(), model_a.get(key).cloned(), model_b.get(key).cloned()))
+            .collect();
+        assert_eq!(differences(&a, &b), expected);
+        assert!(differences(&b, &b.clone()).is_empty());
+    }
+}
+
+#[test]
+fn a_difference_reads_only_where_the_trees_differ() {
+    let (store, mut tree) = new_tree(4096);
+    for i in 0..100_000u32 {
+        tree.insert(&i.to_be_bytes(), &[7; 40]).unwrap();
+    }
+    let old = tree.store().unwrap();
+    for i in [5u32, 50_000, 50_001, 99_999] {
+        tree.insert(&i.to_be_bytes(), &[8; 3]).unwrap();
+    }
+    // A split and a merge shift the boundaries of leaves, not what the others hold.
+    tree.insert(&[&20_000u32.to_be_bytes()[..], b"between"].concat(), &[8; 4000]).unwrap();
+    tree.remove_range(&70_000u32.to_be_bytes(), &70_075u32.to_be_bytes()).unwrap();
+    let new = tree.store().unwrap();
+    store.take_counts();
+    let load = |root| Tree::load(store.clone(), NodeCache::new(0), root).unwrap();
+    let found = differences(&load(&old), &load(&new));
+    assert_eq!(found.len(), 4 + 1 + 75);
+    let (_, gets) = store.take_counts();
+    assert!(gets < 60, "{gets} nodes read of {}", store.nodes.lock().len());
+}

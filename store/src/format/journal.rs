@@ -53,6 +53,8 @@ pub const HEADER_BYTES: usize = HEADER_BODY_BYTES + SEAL_OVERHEAD;
 pub const PAYLOAD_BYTES_MAX: usize = 8 << 20;
 /// Longest segment; what lies behind is not read.
 pub const SEGMENT_BYTES_MAX: u64 = 256 << 20;
+/// What a commit takes beside its payload and the rounding to whole blocks.
+pub const COMMIT_OVERHEAD: usize = HEADER_BYTES + SEAL_OVERHEAD;
 
 const HEADER_BODY_BYTES: usize = 104;
 const MAGIC: [u8; 4] = *b"VLMJ";
@@ -97,7 +99,7 @@ impl CommitId {
 
 /// How many blocks a commit with a payload of that length takes.
 pub fn blocks_for(payload_length: usize) -> u32 {
-    (HEADER_BYTES + SEAL_OVERHEAD + payload_length).div_ceil(BLOCK_BYTES) as u32
+    (COMMIT_OVERHEAD + payload_length).div_ceil(BLOCK_BYTES) as u32
 }
 
 impl CommitHeader {

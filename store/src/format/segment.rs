@@ -154,12 +154,15 @@ impl IndexEntry {
     /// Length on disk.
     pub const LENGTH: usize = 48;
 
-    /// Appends the 48 bytes.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.id.as_bytes());
-        for number in [self.pack_number, self.offset, self.length, self.plain_length] {
-            out.extend_from_slice(&number.to_le_bytes());
-        }
+    /// The 48 bytes.
+    pub fn encode(&self) -> [u8; Self::LENGTH] {
+        let mut out = [0; Self::LENGTH];
+        out[..32].copy_from_slice(self.id.as_bytes());
+        out[32..36].copy_from_slice(&self.pack_number.to_le_bytes());
+        out[36..40].copy_from_slice(&self.offset.to_le_bytes());
+        out[40..44].copy_from_slice(&self.length.to_le_bytes());
+        out[44..].copy_from_slice(&self.plain_length.to_le_bytes());
+        out
     }
 
     /// Reads the 48 bytes. The pack number is not checked.
@@ -409,9 +412,7 @@ mod tests {
     fn entries_and_rows_round_trip() {
         let id = BlobId(std::array::from_fn(|i| i as u8));
         let entry = IndexEntry { id, pack_number: 1, offset: 2, length: u32::MAX, plain_length: 4 };
-        let mut bytes = Vec::new();
-        entry.encode(&mut bytes);
-        assert_eq!(IndexEntry::decode(bytes.as_slice().try_into().unwrap()), entry);
+        assert_eq!(IndexEntry::decode(&entry.encode()), entry);
         let pack = PackId([9; 32]);
         let row = PackRow { pack, epoch: 7, kind: BlobKind::Data, entry_count: 3, sealed_bytes: 1 << 40 };
         assert_eq!(PackRow::decode(&row.encode(), "s").unwrap(), row);

@@ -29,12 +29,16 @@ use crate::crypto::Keyring;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::format::head::NO_HEAD;
-use crate::format::journal::{BLOCK_BYTES, CommitHeader, CommitId, Place, SEGMENT_BYTES_MAX, blocks_for};
+use crate::format::journal::{
+    BLOCK_BYTES, COMMIT_OVERHEAD, CommitHeader, CommitId, Place, SEGMENT_BYTES_MAX, blocks_for,
+};
 use crate::id::{HeadHash, VolumeName};
 
 mod recover;
 mod ring;
 mod segment;
+#[cfg(test)]
+mod tests;
 
 pub use crate::format::journal::PAYLOAD_BYTES_MAX;
 pub use recover::Recovery;
@@ -200,8 +204,7 @@ impl Journal {
 
     /// Longest payload of one commit.
     pub fn payload_max(&self) -> usize {
-        let overhead = blocks_for(0) as usize * BLOCK_BYTES;
-        PAYLOAD_BYTES_MAX.min(self.options.segment_bytes as usize - overhead)
+        PAYLOAD_BYTES_MAX.min(self.options.segment_bytes as usize - COMMIT_OVERHEAD)
     }
 
     /// Space that a payload takes.

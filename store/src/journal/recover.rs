@@ -5,8 +5,9 @@
 //!    of the given history.
 //! 2. Nothing that was read is trusted further than its seal: any bytes give a prefix, a damage note or an error, never a
 //!    panic, and no length is believed before it is bounded.
-//! 3. The end of the run is damage exactly if an authentic commit behind it names one of the missing ones durable, if an
-//!    intact commit behind it follows an unknown head, or if a part could not be read. Otherwise it is a torn end: a
+//! 3. The end of the run is damage exactly if an authentic commit behind it names one of the missing ones durable, or means
+//!    another last one than the run's; if an intact commit behind it follows an unknown head; or if a part could not be
+//!    read. Otherwise it is a torn end: a
 //!    commit that was being written when the power went.
 //!
 //! *Bounds*: one pass over all blocks, unsealing 144 bytes of each that is not zero; then each live commit is read once.
@@ -140,11 +141,13 @@ pub(super) fn run(
         run.last = Some((found, payload));
         last_commit = number;
     }
+    let last = run.last.as_ref().map(|(found, _)| &found.header);
+    let damage = damage(&mut scan, segments, sealing, last_commit, last, heads);
     run.recovery = Recovery {
         commits: last_commit - after_commit,
         last_commit,
         newest_seen: scan.newest_seen.max(after_commit),
-        damage: damage(&mut scan, segments, sealing, last_commit, heads),
+        damage,
     };
     Ok(run)
 }
@@ -184,28 +187,36 @@ fn payload_of(scan: &mut Scan, segments: &[SegmentFile], sealing: &Sealing, foun
     found.header.unseal_payload(&sealing.keyring, &bytes, "journal commit").ok()
 }
 
-/// Why the journal should not end at `last_commit`, if it should not.
+/// Why the journal should not end where the run does, if it should not.
 fn damage(
     scan: &mut Scan,
     segments: &[SegmentFile],
     sealing: &Sealing,
     last_commit: u64,
+    last: Option<&CommitHeader>,
     heads: &[HeadHash],
 ) -> Option<String> {
-    let behind: Vec<Found> =
-        scan.commits.range(last_commit.saturating_add(1)..).flat_map(|(_, found)| found).cloned().collect();
     let missing = last_commit.saturating_add(1);
+    let behind: Vec<Found> = scan.commits.range(missing..).flat_map(|(_, found)| found).cloned().collect();
+    for found in behind.iter().filter(|found| !heads.contains(&found.header.head)) {
+        // A torn commit may name a head that has long left the history; only a whole one is somebody's work.
+        if payload_of(scan, segments, sealing, found).is_some() {
+            return Some(format!("journal commit {} follows a head that is not in this history", found.header.number));
+        }
+    }
     if let Some(witness) = behind.iter().find(|found| found.header.durable >= missing) {
         let (number, durable) = (witness.header.number, witness.header.durable);
         return Some(format!(
             "journal commit {missing} is missing or damaged, and commit {number} says that all up to {durable} were durable"
         ));
     }
-    for found in behind.iter().filter(|found| !heads.contains(&found.header.head)) {
-        // A torn commit may name a head that has long left the history; only a whole one is somebody's work.
-        if payload_of(scan, segments, sealing, found).is_some() {
-            return Some(format!("journal commit {} follows a head that is not in this history", found.header.number));
-        }
+    // It names the newest of the run durable, and means another one by it.
+    let contradicts =
+        |found: &&Found| found.header.number == missing && last.is_some_and(|last| !found.header.follows(last));
+    if behind.iter().any(|found| contradicts(&found)) {
+        return Some(format!(
+            "journal commit {missing} follows another commit {last_commit} than the one that is there"
+        ));
     }
     scan.unreadable.take().map(|what| format!("the journal may go on after commit {last_commit}, but {what}"))
 }

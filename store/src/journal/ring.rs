@@ -92,7 +92,12 @@ impl Ring {
         if self.usable_count() >= self.options.segments_max as usize {
             return Ok(None);
         }
-        match self.grow() {
+        let grown = match self.grow() {
+            // Nothing was in that file yet: a second one may do.
+            Err(e) if !matches!(e, Error::NoSpace { .. }) => self.grow(),
+            grown => grown,
+        };
+        match grown {
             Ok(index) => Ok(Some(index)),
             Err(e) if self.segments.iter().all(|segment| segment.newest == 0) => Err(e),
             Err(e) => {

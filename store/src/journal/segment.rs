@@ -119,19 +119,18 @@ pub(super) fn create(disk: &dyn Disk, dir: &Path, number: u64, length: u64) -> R
     }
 }
 
-/// Creates the journal directory and the one above it, durably.
+/// Creates the journal directory and the one above it. Their names and those in them are durable on return, also if an
+/// earlier process made them and died before it could sync.
 pub(super) fn create_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
     let create = |path: &Path| {
-        if disk.metadata(path)?.is_some_and(|info| info.is_dir) {
-            return Ok(());
-        }
         disk.create_dir(path)?;
-        path.parent().map_or(Ok(()), |parent| disk.sync_dir(parent))
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), |parent| disk.sync_dir(parent))
     };
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = dir.parent().filter(|parent| parent.file_name().is_some());
     parent
         .map_or(Ok(()), create)
         .and_then(|()| create(dir))
+        .and_then(|()| disk.sync_dir(dir))
         .map_err(|e| Error::io(format!("create journal directory {}", dir.display()), e))
 }
 
