@@ -2,7 +2,7 @@
 //!
 //! *Invariants*
 //! 1. Each blob is compressed alone: no dictionary is shared, so one file's content never shows in another's size.
-//! 2. A compressed body is smaller than the plaintext; otherwise the plaintext is stored raw.
+//! 2. A compressed body is smaller than the plaintext by a 64th at least; otherwise the plaintext is stored raw.
 //! 3. Decompression fills a buffer of exactly the authenticated length; more or fewer bytes are an error.
 //!
 //! *Threads*: a [`Scratch`] belongs to one thread at a time; everything else is plain data.
@@ -15,6 +15,10 @@ use zstd::bulk::{Compressor, Decompressor};
 
 pub use crate::config::Compression;
 
+/// Plaintexts shorter than this are stored raw: a frame of zstd costs as much as it can save.
+const COMPRESS_LENGTH_MIN: usize = 32;
+/// Compression must save one part in this many, or reading back is not worth the time.
+const GAIN_FRACTION_MIN: usize = 64;
 /// Plaintexts shorter than this are not probed: compressing them is as cheap as looking.
 const PROBE_LENGTH_MIN: usize = 4096;
 /// Sampled runs and their length: 4 KiB in all.
@@ -72,18 +76,18 @@ impl Scratch {
 
     /// Appends the compressed form of `plaintext` to the buffer and says whether it did: not if that would not be shorter.
     pub(crate) fn compress(&mut self, plaintext: &[u8], compression: Compression, effort: Effort) -> bool {
-        if !compression.enabled || plaintext.len() < 32 || is_incompressible(plaintext) {
+        if !compression.enabled || plaintext.len() < COMPRESS_LENGTH_MIN {
             return false;
         }
         let start = self.buffer.len();
         // Room for less than the plaintext: what does not fit does not pay, and zstd says so instead of writing it.
         self.buffer.reserve(plaintext.len());
-        let level = effort.level(compression.level);
+        let level = level_for(plaintext, compression, effort);
         let Some(compressor) = compressor_at(&mut self.compressor, level) else { return false };
         let mut output = Cursor::new(&mut self.buffer);
         output.set_position(start as u64);
         let written = compressor.compress_to_buffer(plaintext, &mut output);
-        let pays = written.is_ok_and(|length| length < plaintext.len());
+        let pays = written.is_ok_and(|length| length < plaintext.len() - plaintext.len() / GAIN_FRACTION_MIN);
         if !pays {
             self.buffer.truncate(start);
         }
@@ -107,6 +111,15 @@ impl fmt::Debug for Scratch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scratch").field("buffer_bytes", &self.buffer.capacity()).finish_non_exhaustive()
     }
+}
+
+/// The level that this plaintext is worth.
+///
+/// Where a sample gains nothing, only repeats are left to find, and the fastest strategy skips ahead so quickly over bytes
+/// without any that looking costs less than a tenth of sealing them (6 us of 64 KiB, against 40 us at level 3).
+fn level_for(plaintext: &[u8], compression: Compression, effort: Effort) -> i32 {
+    let effort = if is_incompressible(plaintext) { Effort::Hurried } else { effort };
+    effort.level(compression.level)
 }
 
 fn compressor_at(slot: &mut Option<Leveled>, level: i32) -> Option<&mut Compressor<'static>> {
@@ -206,6 +219,24 @@ mod tests {
         assert!(scratch.buffer.starts_with(b"kept"));
         let body = 4..scratch.buffer.len();
         assert_eq!(scratch.decompress(body, 9000).unwrap(), text(9000));
+    }
+
+    #[test]
+    fn repeats_of_random_bytes_are_found_although_the_sample_looks_random() {
+        let repeated = random_bytes(30_000).repeat(2);
+        assert!(is_incompressible(&repeated));
+        let mut scratch = Scratch::new();
+        assert!(scratch.compress(&repeated, Compression::default(), Effort::Full));
+        assert!(scratch.buffer.len() < 31_000, "{}", scratch.buffer.len());
+    }
+
+    #[test]
+    fn a_gain_too_small_to_matter_is_left_alone() {
+        let mut data = random_bytes(65_536);
+        data[..600].fill(0);
+        assert!(!Scratch::new().compress(&data, Compression::default(), Effort::Full));
+        data[..3000].fill(0);
+        assert!(Scratch::new().compress(&data, Compression::default(), Effort::Full));
     }
 
     #[test]
