@@ -1,16 +1,17 @@
 //! Locks of a repository: one writer a volume, and readers that only the delete step of gc waits for.
 //!
-//! The operating system's lock is the truth and ends with its process. The file's content only says who holds it, for messages; what a dead
+//! The operating system's lock is the truth and ends with its process. A file beside it only says who holds it, for messages; what a dead
 //! process left there is recognised and ignored.
 //!
 //! *Invariants*
 //! 1. Looking at a lock never takes it, so asking who mounted a volume cannot make a mount fail.
-//! 2. A description is written only while the lock is held, and emptied before it is released.
+//! 2. A description is written only while the lock is held, and removed before it is released.
 //!
-//! *Format*: `locks/<volume>` and `locks/.readers` (no volume has a name with a leading dot). Plain lines `key=value`, ended by `end`; bytes
+//! *Format*: `locks/<volume>` and `locks/.readers` are empty (no volume has a name with a leading dot). The description has a file of its own,
+//! `locks/<volume>~` (nor one with a tilde), because Windows lets nobody read a locked file. It is plain lines `key=value`, ended by `end`; bytes
 //! outside printable ASCII, and `%`, as `%xx`. Unknown keys are skipped. Rebuildable, so neither synced nor versioned.
 //!
-//! *Bounds*: at most [`BODY_BYTES_MAX`] bytes of a lock file are read.
+//! *Bounds*: at most [`BODY_BYTES_MAX`] bytes of a description are read.
 //!
 //! *Not here*: the lock that counts between machines, which is the exclusive creation of the next head.
 
@@ -27,7 +28,7 @@ use crate::{
     id::VolumeName,
 };
 
-/// Most that is read of a lock file.
+/// Most that is read of a description.
 pub const BODY_BYTES_MAX: u64 = 16 << 10;
 
 /// Who holds a lock, as far as it said so.
@@ -134,7 +135,8 @@ pub enum LockState {
 #[derive(Debug)]
 pub struct VolumeLock {
     disk: Arc<dyn Disk>,
-    path: PathBuf,
+    /// Where the holder describes itself.
+    description: PathBuf,
     _lock: Box<dyn DiskLock>,
 }
 
@@ -142,14 +144,15 @@ impl VolumeLock {
     /// Takes the lock without waiting; [`Error::Locked`] names who holds it.
     pub fn acquire(disk: Arc<dyn Disk>, repository: &Path, volume: &VolumeName, holder: &Holder) -> Result<Self> {
         let path = lock_path(&*disk, repository, volume.as_str())?;
+        let description = description_path(repository, volume);
         let Some(lock) = disk.lock(&path, true).map_err(|e| lock_error(&path, e))? else {
-            let holder = match read_body(&*disk, &path)?.filter(|found| !found.has_ended(holder)) {
+            let holder = match read_body(&*disk, &description)?.filter(|found| !found.has_ended(holder)) {
                 Some(found) => found.to_string(),
                 None => "another process".to_string(),
             };
             return Err(Error::Locked { volume: volume.to_string(), holder });
         };
-        let held = Self { disk, path, _lock: lock };
+        let held = Self { disk, description, _lock: lock };
         held.update(holder)?;
         Ok(held)
     }
@@ -158,20 +161,22 @@ impl VolumeLock {
     pub fn update(&self, holder: &Holder) -> Result<()> {
         let body = holder.encode();
         let write = || {
-            let file = self.disk.open_write(&self.path)?;
+            let file = match self.disk.open_write(&self.description) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => self.disk.create_new(&self.description)?,
+                other => other?,
+            };
             file.write_all_at(&body, 0)?;
             file.set_len(body.len() as u64)
         };
-        write().map_err(|e| lock_error(&self.path, e))
+        write().map_err(|e| lock_error(&self.description, e))
     }
 }
 
 impl Drop for VolumeLock {
     fn drop(&mut self) {
-        let emptied = self.disk.open_write(&self.path).and_then(|file| file.set_len(0));
-        if let Err(e) = emptied {
+        if let Err(e) = self.disk.remove(&self.description) {
             // Only a message depends on it: the description outlives the lock.
-            log::debug!("cannot empty {}: {e}", self.path.display());
+            log::debug!("cannot remove {}: {e}", self.description.display());
         }
     }
 }
@@ -183,7 +188,8 @@ pub fn read_holder(disk: &dyn Disk, repository: &Path, volume: &VolumeName) -> R
         return Ok(LockState::Free);
     }
     let here = Holder::this_process(0);
-    Ok(LockState::Held(read_body(disk, &path)?.filter(|found| !found.has_ended(&here))))
+    let description = description_path(repository, volume);
+    Ok(LockState::Held(read_body(disk, &description)?.filter(|found| !found.has_ended(&here))))
 }
 
 /// The lock that readers share and the delete step of gc takes alone.
@@ -230,6 +236,10 @@ fn lock_path(disk: &dyn Disk, repository: &Path, name: &str) -> Result<PathBuf> 
         disk.create_dir(&dir).map_err(|e| lock_error(&dir, e))?;
     }
     Ok(dir.join(name))
+}
+
+fn description_path(repository: &Path, volume: &VolumeName) -> PathBuf {
+    repository.join("locks").join(format!("{volume}~"))
 }
 
 fn read_body(disk: &dyn Disk, path: &Path) -> Result<Option<Holder>> {
@@ -375,7 +385,7 @@ mod tests {
         let dead = Holder { pid: 0x7fff_fff0, ..holder.clone() };
         let before_restart = Holder { boot_id: "of an earlier run".into(), ..holder.clone() };
         for stale in [dead, before_restart] {
-            std::fs::write(&path, stale.encode()).unwrap();
+            std::fs::write(dir.path().join("locks/main~"), stale.encode()).unwrap();
             assert_eq!(read_holder(&*disk, dir.path(), &volume).unwrap(), LockState::Free);
             // Somebody holds the lock who has not described itself yet.
             let raw = disk.lock(&path, true).unwrap().unwrap();

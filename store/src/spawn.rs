@@ -213,3 +213,67 @@ pub fn send<T>(spawner: &dyn Spawner, label: &'static str, channel: &Sender<T>, 
         spawner.idle(label);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use crossbeam::channel;
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn real_threads_carry_their_name_and_end_when_joined() {
+        let (sender, receiver) = channel::bounded(1);
+        let work = move || sender.send(thread::current().name().map(str::to_string)).unwrap();
+        Threads.spawn("packer", Box::new(work)).unwrap().join();
+        assert_eq!(receive(&Threads, "name", &receiver).unwrap().as_deref(), Some("packer"));
+        assert_eq!(receive(&Threads, "end", &receiver), None);
+    }
+
+    #[test]
+    fn value_comes_back_when_nobody_is_left_to_receive_it() {
+        for spawner in [&Threads as &dyn Spawner, &Stepped::new(1)] {
+            let (sender, receiver) = channel::bounded(1);
+            drop(receiver);
+            assert_eq!(send(spawner, "send", &sender, 5), Err(5));
+        }
+    }
+
+    #[test]
+    fn real_waits_end_with_the_condition_or_the_time() {
+        let shared = Arc::new((Mutex::new(false), Condvar::new()));
+        let shared2 = shared.clone();
+        let set = move || {
+            *shared2.0.lock() = true;
+            shared2.1.notify_all();
+        };
+        let mut guard = shared.0.lock();
+        let thread = Threads.spawn("set", Box::new(set)).unwrap();
+        wait_until(&Threads, "set", &shared.1, &mut guard, |set| *set);
+        assert!(!wait_until_or(&Threads, "never", Duration::from_millis(1), &shared.1, &mut guard, |set| !*set));
+        assert!(wait_until_or(&Threads, "already", Duration::ZERO, &shared.1, &mut guard, |set| *set));
+        drop(guard);
+        thread.join();
+    }
+
+    #[test]
+    fn wait_that_panics_is_over_for_the_spawner_too() {
+        let spawner = Stepped::new(1);
+        let caught =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| blocking(&spawner, || panic!("in the wait"))));
+        assert!(caught.is_err());
+        spawner.step("goes on");
+    }
+
+    #[test]
+    fn seed_always_gives_the_same_numbers_within_bounds() {
+        // First outputs of SplitMix64 from zero, as its authors publish them.
+        let mut seed = Seed::new(0);
+        assert_eq!((seed.number(), seed.number()), (0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4));
+        assert!((0..100).all(|_| seed.below(3) < 3));
+        assert!((0..100).any(|_| seed.coin()) && (0..100).any(|_| !seed.coin()));
+    }
+}

@@ -6,9 +6,10 @@
 //! 2. A directory that this process creates or meets for the first time is made durable in its parent before anything in it counts.
 //!    The process that created it may have died in between.
 //! 3. [`Put::Exists`] syncs the directory as well: the process that stored the object may have died before it did.
-//! 4. An open object's name is made durable by its first sync, so that one that is never synced costs none.
+//! 4. A directory of which a sync failed takes no further objects until the repository is opened again.
+//! 5. An open object's name is made durable by its first sync, so that one that is never synced costs none.
 //!
-//! *Threads*: any thread may call any method. One lock guards the set of durable directories and one the descriptor cache; neither is held
+//! *Threads*: any thread may call any method. One lock guards the set of durable directories, one that of failed ones and one the descriptor cache; none is held
 //! across I/O. Each open object has a lock that is held while it writes, syncs and publishes: offsets are handed out in the order
 //! of writing, and a full disk leaves the length as it was. Reads do not take it.
 //!
@@ -46,6 +47,9 @@ pub const OPEN_FILES_MAX: usize = 64;
 /// How often a put writes its object again after another process has swept the temporary file away.
 const SWEPT_RETRIES_MAX: u32 = 3;
 
+/// Reads up to this size are tried without asking for the file's length first.
+const UNASKED_BYTES_MAX: usize = 1 << 20;
+
 /// Directories of a repository that hold no stored objects.
 const NOT_LISTED: [&str; 4] = ["tmp", "packs/open", "locks", "journal"];
 
@@ -65,12 +69,14 @@ struct Shared {
     root: PathBuf,
     /// Directories, relative to the root, whose own names are known to be durable.
     durable_dirs: Mutex<HashSet<String>>,
+    /// Directories of which a sync failed, with its error.
+    failed_dirs: Mutex<HashMap<String, Error>>,
 }
 
 impl LocalBackend {
     /// The repository at `root`, which must exist before anything is stored; nothing is touched yet. A read-only backend refuses to write.
     pub fn new(disk: Arc<dyn Disk>, root: PathBuf, read_only: bool) -> Self {
-        let shared = Arc::new(Shared { disk, root, durable_dirs: Mutex::default() });
+        let shared = Arc::new(Shared { disk, root, durable_dirs: Mutex::default(), failed_dirs: Mutex::default() });
         Self { shared, read_only, swept: AtomicBool::new(false), open_files: Mutex::default() }
     }
 
@@ -369,13 +375,19 @@ impl Shared {
     }
 
     fn read(&self, file: &dyn DiskFile, object: &str, offset: u64, length: usize) -> Result<Vec<u8>> {
+        let truncated =
+            || Error::corrupt(object, format!("truncated: {length} bytes at {offset} reach beyond its end"));
+        let failed = |e| self.error("read", &self.path(object), e);
+        let end = offset.checked_add(length as u64).filter(|&end| i64::try_from(end).is_ok()).ok_or_else(truncated)?;
+        // The length may come from damaged bytes: ask before much is allocated.
+        if length > UNASKED_BYTES_MAX && end > file.len().map_err(failed)? {
+            return Err(truncated());
+        }
         let mut bytes = vec![0; length];
         match file.read_exact_at(&mut bytes, offset) {
             Ok(()) => Ok(bytes),
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(Error::corrupt(object, format!("truncated: {length} bytes at {offset} reach beyond its end")))
-            }
-            Err(e) => Err(self.error("read", &self.path(object), e)),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(truncated()),
+            Err(e) => Err(failed(e)),
         }
     }
 
@@ -393,9 +405,16 @@ impl Shared {
         }
     }
 
+    /// Makes the names in a directory durable. After one failure it answers that error for ever, since a later success would prove nothing.
     fn sync_dir(&self, relative: &str) -> Result<()> {
+        if let Some(error) = self.failed_dirs.lock().get(relative) {
+            return Err(error.clone());
+        }
         let path = self.path(relative);
-        self.disk.sync_dir(&path).map_err(|e| self.error("sync", &path, e))
+        self.disk.sync_dir(&path).map_err(|e| {
+            let error = self.error("sync", &path, e);
+            self.failed_dirs.lock().entry(relative.to_string()).or_insert(error).clone()
+        })
     }
 
     /// Sees to it that a directory exists and that its name is durable.
@@ -470,3 +489,6 @@ impl OpenFiles {
         self.files.remove(name).map(|(file, _)| file)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,10 +24,13 @@ use crate::{
     id::{ManifestId, PackId, SegmentId, VolumeName, hex},
 };
 
+pub mod conformance;
 pub mod local;
+pub mod memory;
 
 pub use crate::disk::Space;
 pub use local::LocalBackend;
+pub use memory::MemoryBackend;
 
 /// Longest object name.
 pub const NAME_BYTES_MAX: usize = 200;
@@ -246,4 +249,52 @@ fn random_name() -> Result<String> {
     let mut bytes = [0u8; 8];
     getrandom::fill(&mut bytes).map_err(|e| Error::io("draw a random name", std::io::Error::other(e)))?;
     Ok(hex(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn object_names_cannot_leave_the_repository_or_hide_in_it() {
+        for good in ["config", "packs/ab/x", "heads/Main_1/0000000000000001", "keys/s-1.2", "a..b", &"x".repeat(200)] {
+            assert_eq!(ObjectName::new(good).unwrap().as_str(), good);
+        }
+        for bad in
+            ["", "/x", "x/", "a//b", "..", "a/../b", ".x", "a/.x", "a b", "a\\b", "a\0", "ü", "a:b", &"x".repeat(201)]
+        {
+            assert!(matches!(ObjectName::new(bad), Err(Error::InvalidName { .. })), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_of_ids_and_heads_read_back_in_their_one_form_only() {
+        let pack = PackId([0xab; 32]);
+        let name = ObjectName::pack(&pack);
+        assert_eq!(name.as_str(), format!("packs/ab/{pack}"));
+        assert_eq!((name.as_pack(), name.file_name()), (Some(pack), pack.to_hex().as_str()));
+        assert_eq!(ObjectName::new(&format!("packs/aa/{pack}")).unwrap().as_pack(), None);
+        assert_eq!(ObjectName::new(&format!("packs/a/{pack}")).unwrap().as_pack(), None);
+        let segment = SegmentId([7; 32]);
+        assert_eq!(ObjectName::segment(&segment).as_segment(), Some(segment));
+        assert_eq!(ObjectName::manifest(&ManifestId([7; 32])).as_segment(), None);
+        let (main, main2) = (VolumeName::new("main").unwrap(), VolumeName::new("main2").unwrap());
+        let head = ObjectName::head(&main, 0x1f);
+        assert_eq!(head.as_str(), "heads/main/000000000000001f");
+        assert_eq!((head.as_head(&main), head.as_head(&main2)), (Some(0x1f), None));
+        for odd in ["heads/main/1f", "heads/main/000000000000001F", "heads/main/00000000000000001f"] {
+            assert_eq!(ObjectName::new(odd).unwrap().as_head(&main), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn open_names_are_sixteen_digits_and_differ() {
+        let (first, second) = (OpenName::random().unwrap(), OpenName::random().unwrap());
+        assert_ne!(first, second);
+        assert_eq!(OpenName::new(first.as_str()), Some(first));
+        for bad in ["", "0123456789abcde", "0123456789abcdeF", "0123456789abcdef0", "../../../../etc0"] {
+            assert_eq!(OpenName::new(bad), None, "{bad}");
+        }
+    }
 }

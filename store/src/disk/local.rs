@@ -176,3 +176,134 @@ struct LocalLock {
 }
 
 impl DiskLock for LocalLock {}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn exclusive_rename_never_replaces_in_either_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        for rename in [
+            &(|from: &Path, to: &Path| LocalDisk.rename_new(from, to)) as &dyn Fn(&Path, &Path) -> _,
+            &system::link_and_unlink,
+        ] {
+            fs::write(&a, b"a").unwrap();
+            rename(&a, &b).unwrap();
+            assert!(!a.exists());
+            fs::write(&a, b"other").unwrap();
+            assert_eq!(rename(&a, &b).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!((fs::read(&a).unwrap(), fs::read(&b).unwrap()), (b"other".to_vec(), b"a".to_vec()));
+            fs::remove_file(&a).unwrap();
+            assert_eq!(rename(&a, &dir.path().join("c")).unwrap_err().kind(), io::ErrorKind::NotFound);
+            fs::remove_file(&b).unwrap();
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn link_that_exists_because_the_answer_was_lost_counts_as_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        fs::write(&a, b"a").unwrap();
+        fs::hard_link(&a, &b).unwrap();
+        system::link_and_unlink(&a, &b).unwrap();
+        assert!(!a.exists() && b.exists());
+    }
+
+    #[test]
+    fn locks_exclude_each_other_also_inside_a_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        assert!(!LocalDisk.is_locked(&path).unwrap());
+        let first = LocalDisk.lock(&path, false).unwrap().unwrap();
+        let second = LocalDisk.lock(&path, false).unwrap().unwrap();
+        assert!(LocalDisk.lock(&path, true).unwrap().is_none());
+        drop(first);
+        // Opening and closing the file does not lose the lock of another descriptor.
+        drop(LocalDisk.open_write(&path).unwrap());
+        assert!(LocalDisk.is_locked(&path).unwrap() && LocalDisk.lock(&path, true).unwrap().is_none());
+        drop(second);
+        let alone = LocalDisk.lock(&path, true).unwrap().unwrap();
+        assert!(LocalDisk.lock(&path, false).unwrap().is_none() && LocalDisk.is_locked(&path).unwrap());
+        drop(alone);
+        assert!(!LocalDisk.is_locked(&path).unwrap());
+    }
+
+    #[test]
+    fn reserved_range_extends_the_file_with_zeros_and_keeps_its_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = LocalDisk.create_new(&dir.path().join("a")).unwrap();
+        file.write_all_at(b"bytes", 0).unwrap();
+        file.allocate(0, 10_000).unwrap();
+        file.allocate(0, 0).unwrap();
+        assert_eq!(file.len().unwrap(), 10_000);
+        let mut bytes = [1; 10];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"bytes\0\0\0\0\0");
+        file.set_len(3).unwrap();
+        assert_eq!(file.read_exact_at(&mut bytes, 0).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        file.sync_data().unwrap();
+        file.sync_all().unwrap();
+    }
+
+    #[test]
+    fn absurd_reservation_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = LocalDisk.create_new(&dir.path().join("a")).unwrap();
+        assert!(file.allocate(0, u64::MAX).is_err());
+        assert!(file.allocate(u64::MAX, 1).is_err());
+    }
+
+    #[test]
+    fn missing_is_not_found_and_a_file_is_no_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, missing) = (dir.path().join("file"), dir.path().join("missing"));
+        LocalDisk.create_new(&file).unwrap();
+        assert_eq!(LocalDisk.open_read(&missing).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(LocalDisk.create_new(&file).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(LocalDisk.metadata(&missing).unwrap(), None);
+        assert_eq!(LocalDisk.metadata(&file.join("below")).unwrap(), None);
+        assert_eq!(LocalDisk.metadata(&file).unwrap(), Some(FileInfo { len: 0, is_dir: false }));
+        assert!(LocalDisk.create_dir(&file).is_err());
+        LocalDisk.create_dir(dir.path()).unwrap();
+        LocalDisk.sync_dir(dir.path()).unwrap();
+        assert!(LocalDisk.sync_dir(&missing).is_err());
+        let space = LocalDisk.space(dir.path()).unwrap();
+        assert!(space.total_bytes >= space.free_bytes && space.free_bytes > 0);
+    }
+
+    #[test]
+    fn listing_shows_names_as_bytes_with_their_kinds_and_stops_when_told() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), b"").unwrap();
+        fs::create_dir(dir.path().join("dir")).unwrap();
+        let mut found = Vec::new();
+        let mut list = |stop: bool| {
+            found.clear();
+            let result = LocalDisk.list_dir(dir.path(), &mut |name, kind| {
+                found.push((name.to_os_string(), kind));
+                if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            result.map(|()| found.len()).unwrap()
+        };
+        assert_eq!((list(true), list(false)), (1, 2));
+        assert!(found.contains(&("file".into(), EntryKind::File)) && found.contains(&("dir".into(), EntryKind::Dir)));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_created_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (file, lock, below) = (dir.path().join("file"), dir.path().join("lock"), dir.path().join("dir"));
+        LocalDisk.create_new(&file).unwrap();
+        LocalDisk.lock(&lock, true).unwrap();
+        LocalDisk.create_dir(&below).unwrap();
+        for path in [file, lock, below] {
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o077, 0, "{}", path.display());
+        }
+    }
+}

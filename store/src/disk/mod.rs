@@ -19,9 +19,11 @@
 
 use std::{ffi::OsStr, fmt, io, ops::ControlFlow, path::Path};
 
+pub mod fault;
 pub mod local;
 pub mod memory;
 
+pub use fault::FaultDisk;
 pub use local::LocalDisk;
 pub use memory::MemoryDisk;
 
