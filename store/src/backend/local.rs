@@ -9,8 +9,8 @@
 //! 4. A directory of which a sync failed takes no further objects until the repository is opened again.
 //! 5. An open object's name is made durable by its first sync, so that one that is never synced costs none.
 //!
-//! *Threads*: any thread may call any method. One lock guards the set of durable directories, one that of failed ones and one the descriptor cache; none is held
-//! across I/O. Each open object has a lock that is held while it writes, syncs and publishes: offsets are handed out in the order
+//! *Threads*: any thread may call any method. One lock guards the set of durable directories, one that of failed ones and one the
+//! descriptor cache; none is held across I/O. Each open object has a lock that is held while it writes, syncs and publishes: offsets are handed out in the order
 //! of writing, and a full disk leaves the length as it was. Reads do not take it.
 //!
 //! *Bounds*: at most [`OPEN_FILES_MAX`] descriptors are kept for ranged reads of packs and segments.

@@ -6,14 +6,15 @@
 //!
 //! *Invariants*
 //! 1. A file that was synced under a name that was not, is lost; a name that was synced for a file that was not, shows an empty or torn file.
-//! 2. A rename inside one directory survives as a whole or not at all. After one between two directories, a sync of the target alone may leave both names; a
-//!    sync of the source alone makes both sides durable, as no known filesystem loses the file then.
+//! 2. A rename inside one directory survives as a whole or not at all. After one between two directories, a sync of the target
+//!    alone may leave both names; a sync of the source alone makes both sides durable, as no known filesystem loses the file then.
 //! 3. A seeded crash keeps or loses each unsynced sector of 512 bytes, each length and each change of a directory by itself, so any order
 //!    of writing back is covered. Of a sector that was written twice since the last sync, only the last write is modelled.
 //!
 //! *Threads*: one lock around everything, never held across anything that waits.
 //!
-//! *Bounds*: space is counted up to the end of each file, holes included. Memory is taken for the pages that were written (4 KiB each, shared between both contents and between a disk and what survives its crash).
+//! *Bounds*: space is counted up to the end of each file, holes included. Memory is taken for the pages that were
+//! written: 4 KiB each, shared between both contents, and between a disk and what survives its crash.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
