@@ -1,0 +1,253 @@
+//! Checking a repository: every object, and that they agree.
+//!
+//! *Invariants*
+//! 1. Damage is told by the name of the object, and the check goes on; only a failure to read ends it.
+//! 2. Nothing is written.
+//!
+//! *Bounds*: two maps of pack ids are held in memory, about 100 bytes a pack; blobs are verified one after the other.
+//!
+//! *Not here*: whether the trees are whole (`fs`, which walks them), repair.
+
+use std::collections::HashMap;
+
+use super::{Repository, open::read_slots};
+use crate::{
+    backend::ObjectName,
+    config::CONFIG_COPIES,
+    crypto::{SLOT_COPIES, SlotName, describe_slot, seal_config},
+    error::{Error, Result},
+    heads::{HEADS_KEPT, newest_heads, read_manifest},
+    id::PackId,
+    index::PackStats,
+    pack::{PackEntry, read_trailer, verify_pack},
+};
+
+/// How far a check is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Packs done.
+    pub packs: u64,
+    /// All packs.
+    pub packs_total: u64,
+    /// Bytes of packs done.
+    pub bytes: u64,
+    /// Bytes of all packs.
+    pub bytes_total: u64,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The object, as in the repository's layout.
+    pub object: String,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+/// What a check saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckSummary {
+    /// Volumes with a head.
+    pub volumes: u64,
+    /// Intact heads.
+    pub heads: u64,
+    /// Index segments.
+    pub segments: u64,
+    /// Stored packs.
+    pub packs: u64,
+    /// Their bytes.
+    pub pack_bytes: u64,
+    /// Blobs in them.
+    pub blobs: u64,
+    /// Packs that no index segment lists: of a process that runs, or that ended before its commit.
+    pub unlisted_packs: u64,
+    /// How much damage was told.
+    pub damaged: u64,
+}
+
+/// A check under way.
+struct Check<'a> {
+    repository: &'a Repository,
+    read_data: bool,
+    found: &'a mut dyn FnMut(Damage),
+    summary: CheckSummary,
+}
+
+impl Repository {
+    /// Checks everything but the trees. With `read_data` every byte of every pack is read and every blob unsealed; without, packs are
+    /// compared with the index by their trailers.
+    pub fn check(
+        &self,
+        read_data: bool,
+        progress: &mut dyn FnMut(Progress),
+        found: &mut dyn FnMut(Damage),
+    ) -> Result<CheckSummary> {
+        let mut check = Check { repository: self, read_data, found, summary: CheckSummary::default() };
+        check.config_and_slots()?;
+        check.heads()?;
+        check.index()?;
+        check.packs(progress)?;
+        Ok(check.summary)
+    }
+}
+
+impl Check<'_> {
+    fn damage(&mut self, object: impl Into<String>, what: impl Into<String>) {
+        self.summary.damaged += 1;
+        (self.found)(Damage { object: object.into(), what: what.into() });
+    }
+
+    /// Tells damage and goes on; a failure to read is returned.
+    fn tell(&mut self, error: Error) -> Result<()> {
+        match error {
+            Error::Corrupt { object, what } => self.damage(object, what),
+            Error::NotFound { object } => self.damage(object, "it is gone"),
+            Error::BlobMissing { id } => self.damage(format!("blob {id}"), "it is in no known pack"),
+            error @ Error::UnsupportedFormat { .. } => {
+                let text = error.to_string();
+                self.damage("repository", text);
+            }
+            error => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn config_and_slots(&mut self) -> Result<()> {
+        let repository = self.repository;
+        let good = seal_config(&repository.keyring, &repository.config);
+        for object in CONFIG_COPIES {
+            match repository.backend.get(&ObjectName::new(object)?, good.len() as u64) {
+                Ok(bytes) if bytes == good => {}
+                Ok(_) => self.damage(object, "it differs from the authentic configuration"),
+                Err(error) => self.tell(error)?,
+            }
+        }
+        let mut copies: HashMap<SlotName, Vec<Vec<u8>>> = HashMap::new();
+        for (name, bytes) in read_slots(&*repository.backend)? {
+            match describe_slot(&name, &bytes) {
+                Ok(_) => copies.entry(name).or_default().push(bytes),
+                Err(error) => {
+                    copies.entry(name).or_default();
+                    self.tell(error)?;
+                }
+            }
+        }
+        for (name, copies) in copies {
+            let same = copies.windows(2).all(|pair| pair[0] == pair[1]);
+            if copies.len() < SLOT_COPIES || !same {
+                let what = format!(
+                    "{} of {SLOT_COPIES} copies are intact{}",
+                    copies.len(),
+                    if same { "" } else { ", and differ" }
+                );
+                self.damage(format!("keys/{name}"), what);
+            }
+        }
+        Ok(())
+    }
+
+    fn heads(&mut self) -> Result<()> {
+        let (backend, keyring) = (&*self.repository.backend, &*self.repository.keyring);
+        for volume in self.repository.volumes() {
+            self.summary.volumes += 1;
+            let heads = newest_heads(backend, keyring, &volume, HEADS_KEPT as usize)?;
+            for damaged in heads.damaged {
+                self.tell(damaged.error)?;
+            }
+            let mut told = Vec::new();
+            for found in heads.heads {
+                self.summary.heads += 1;
+                let manifest = found.head.manifest;
+                if told.contains(&manifest) {
+                    continue;
+                }
+                told.push(manifest);
+                if let Err(error) = read_manifest(backend, keyring, manifest) {
+                    self.tell(error)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn index(&mut self) -> Result<()> {
+        let index = &self.repository.index;
+        self.summary.segments = index.segments().len() as u64;
+        let mut damaged = Vec::new();
+        index.verify(&mut |segment, error| damaged.push((segment, error)))?;
+        for (segment, error) in damaged {
+            self.damage(ObjectName::segment(&segment).to_string(), error.to_string());
+        }
+        Ok(())
+    }
+
+    fn packs(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        let repository = self.repository;
+        let mut listed: HashMap<PackId, PackStats> = HashMap::new();
+        let listing = repository.index.packs(&mut |pack, stats| {
+            listed.insert(pack, stats);
+            Ok(())
+        });
+        if let Err(error) = listing {
+            self.tell(error)?;
+        }
+        let mut stored: Vec<(PackId, u64)> = Vec::new();
+        repository.backend.list("packs/", &mut |name, length| {
+            stored.extend(name.as_pack().map(|pack| (pack, length)));
+            Ok(())
+        })?;
+        let bytes_total = stored.iter().map(|(_, length)| length).sum();
+        let packs_total = stored.len() as u64;
+        for (pack, length) in stored {
+            let stats = listed.remove(&pack);
+            self.summary.unlisted_packs += u64::from(stats.is_none());
+            self.pack(pack, length, stats)?;
+            self.summary.packs += 1;
+            self.summary.pack_bytes += length;
+            let (packs, bytes) = (self.summary.packs, self.summary.pack_bytes);
+            progress(Progress { packs, packs_total, bytes, bytes_total });
+        }
+        for (pack, stats) in listed {
+            let what = format!("the pack is gone, and with it {} blobs", stats.entry_count);
+            self.damage(ObjectName::pack(&pack).to_string(), what);
+        }
+        Ok(())
+    }
+
+    fn pack(&mut self, pack: PackId, length: u64, stats: Option<PackStats>) -> Result<()> {
+        let repository = self.repository;
+        let name = ObjectName::pack(&pack);
+        let mut read = |offset, length| repository.backend.get_range(&name, offset, length);
+        let mut bad_blobs = Vec::new();
+        let entries = if self.read_data {
+            let mut blob = |entry: &PackEntry, sealed: &[u8]| {
+                let unsealed = repository.sealer.unseal(entry.kind, entry.epoch, &entry.id, sealed, entry.plain_length);
+                bad_blobs.extend(unsealed.err());
+                Ok(())
+            };
+            verify_pack(&repository.keyring, pack, length, &mut read, &mut blob)
+        } else {
+            read_trailer(&repository.keyring, pack, length, &mut read)
+        };
+        for error in bad_blobs {
+            self.damage(name.to_string(), error.to_string());
+        }
+        let entries = match entries {
+            Ok(entries) => entries,
+            // Deleted between listing and reading.
+            Err(Error::NotFound { .. }) if repository.backend.length(&name)?.is_none() && stats.is_none() => {
+                return Ok(());
+            }
+            Err(error) => return self.tell(error),
+        };
+        self.summary.blobs += entries.len() as u64;
+        let sealed_bytes: u64 = entries.iter().map(|entry| u64::from(entry.length)).sum();
+        if let Some(stats) = stats
+            && (stats.entry_count, stats.sealed_bytes) != (entries.len() as u64, sealed_bytes)
+        {
+            let what = format!("it holds {} blobs, and the index lists {} of it", entries.len(), stats.entry_count);
+            self.damage(name.to_string(), what);
+        }
+        Ok(())
+    }
+}

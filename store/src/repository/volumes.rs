@@ -1,0 +1,314 @@
+//! Volumes as the store sees them: a lock, a chain of heads, and what this machine remembers of it.
+//!
+//! *Invariants*
+//! 1. A handle for writing holds the volume's lock until it is released.
+//! 2. No commit before the history was proved to continue what this machine remembers (P5).
+//! 3. A writer that finds its next sequence taken writes nothing more: another one has taken over.
+//!
+//! *Threads*: any; the handle's lock is a leaf.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+
+use super::Repository;
+use crate::{
+    error::{Error, Result},
+    format::{
+        head::{Head, NO_HEAD},
+        manifest::Manifest,
+    },
+    heads::{FoundHead, HEADS_KEPT, HeadsFound, newest_heads, restore_head},
+    id::{BlobId, HeadHash, ManifestId, VolumeName},
+    lock::{Holder, VolumeLock},
+    state::{Relation, Remembered, StateDirectory},
+};
+
+/// A volume that is open in this process.
+#[derive(Debug)]
+pub struct VolumeHandle {
+    name: VolumeName,
+    read_only: bool,
+    /// Epoch under which this process writes.
+    epoch: u32,
+    notes: Vec<String>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    lock: Option<HeldLock>,
+    newest: Option<(Head, HeadHash)>,
+    /// Hashes of the newest heads and of the one before the oldest of them, newest first.
+    hashes: Vec<HeadHash>,
+    /// Manifests of the heads that are kept, oldest first.
+    manifests: VecDeque<(u64, ManifestId)>,
+    /// What the newest of them says, if this process wrote it.
+    written: Option<(ManifestId, Manifest)>,
+    remembered: Option<Remembered>,
+    proved: bool,
+    poisoned: Option<Error>,
+}
+
+/// A volume's lock, counted.
+#[derive(Debug)]
+struct HeldLock {
+    lock: VolumeLock,
+    held: Arc<AtomicUsize>,
+}
+
+impl Drop for HeldLock {
+    fn drop(&mut self) {
+        self.held.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Repository {
+    /// Opens a volume. For writing, its lock is taken, of which `holder` tells others; [`Error::Locked`] names who has it.
+    ///
+    /// [`Error::NotFound`] if there is no such volume and it is not to be created. What this machine remembers is compared with
+    /// what the repository shows: [`Error::Rollback`] if that is older or another history. If it is newer, the caller proves
+    /// the ancestry with [`VolumeHandle::prove_ancestry`].
+    pub fn open_volume(
+        &self,
+        name: &VolumeName,
+        create: bool,
+        read_only: bool,
+        holder: &Holder,
+    ) -> Result<VolumeHandle> {
+        let lock = match read_only {
+            true => None,
+            false => {
+                self.writing()?;
+                let lock = VolumeLock::acquire(self.disk.clone(), &self.path, name, holder)?;
+                let held = self.locks_held.clone();
+                held.fetch_add(1, Ordering::Relaxed);
+                Some(HeldLock { lock, held })
+            }
+        };
+        let states = StateDirectory::new(&*self.disk, &self.state_dir, &self.keyring);
+        if self.adopt_copy && !read_only {
+            states.forget(name)?;
+        }
+        let remembered = if self.adopt_copy { None } else { states.load(name)? };
+        let mut notes = Vec::new();
+        let found = self.find_heads(name, read_only, remembered.as_ref(), &mut notes)?;
+        let newest = found.newest().cloned();
+        if newest.is_none() && remembered.is_none() && !create {
+            return Err(Error::NotFound { object: format!("volume {name}") });
+        }
+        let proved = is_proved(name, remembered.as_ref(), &found)?;
+        let epoch = newest.as_ref().map_or(1, |newest| newest.head.epoch.saturating_add(1));
+        let manifests = found.heads.iter().rev().map(|found| (found.head.sequence, found.head.manifest)).collect();
+        let state = State {
+            lock,
+            hashes: found.hashes(),
+            newest: newest.map(|FoundHead { head, hash, .. }| (head, hash)),
+            manifests,
+            written: None,
+            remembered,
+            proved,
+            poisoned: None,
+        };
+        Ok(VolumeHandle { name: name.clone(), read_only, epoch, notes, state: Mutex::new(state) })
+    }
+
+    /// Finds the newest heads, restoring a damaged newest one from what this machine remembers.
+    fn find_heads(
+        &self,
+        name: &VolumeName,
+        read_only: bool,
+        remembered: Option<&Remembered>,
+        notes: &mut Vec<String>,
+    ) -> Result<HeadsFound> {
+        let read = || newest_heads(&*self.backend, &self.keyring, name, HEADS_KEPT as usize);
+        let found = read()?;
+        for damaged in &found.damaged {
+            notes.push(format!("a head is damaged: {}", damaged.error));
+        }
+        if !found.newest_is_damaged() {
+            return Ok(found);
+        }
+        let newest = found.damaged.first().map_or(0, |damaged| damaged.sequence);
+        if read_only {
+            return Ok(found);
+        }
+        match remembered.filter(|remembered| remembered.sequence == newest) {
+            Some(remembered) => {
+                restore_head(&*self.backend, &self.keyring, name, newest, &remembered.head)?;
+                notes.push(format!("head {newest} was restored from what this machine remembers"));
+                read()
+            }
+            // Writing after an older head would fork the history in silence.
+            None => Err(found.damaged.into_iter().next().map_or(Error::WrongKey, |damaged| damaged.error)),
+        }
+    }
+
+    /// The names of all volumes that have a head.
+    pub fn volumes(&self) -> Vec<VolumeName> {
+        self.volumes.lock().iter().cloned().collect()
+    }
+
+    /// The heads of a volume that are kept, newest first, and those that are damaged.
+    pub fn heads(&self, name: &VolumeName) -> Result<HeadsFound> {
+        newest_heads(&*self.backend, &self.keyring, name, HEADS_KEPT as usize)
+    }
+}
+
+/// Whether what is remembered is an ancestor of the newest head, as far as the kept heads tell.
+fn is_proved(name: &VolumeName, remembered: Option<&Remembered>, found: &HeadsFound) -> Result<bool> {
+    let Some(remembered) = remembered else { return Ok(true) };
+    let Some(newest) = found.newest() else {
+        let what = format!("it has no head, this machine remembers {}", remembered.sequence);
+        return Err(Error::Rollback { volume: name.to_string(), what });
+    };
+    match remembered.compare(name, newest.head.sequence, newest.hash)? {
+        Relation::Same => Ok(true),
+        Relation::Newer => match found.hash_at(remembered.sequence) {
+            Some(hash) => remembered.check_ancestor(name, hash).map(|()| true),
+            None => Ok(false),
+        },
+    }
+}
+
+impl VolumeHandle {
+    /// Its name.
+    pub fn name(&self) -> &VolumeName {
+        &self.name
+    }
+
+    /// Whether it was opened without the right to write.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// What was noticed and mended, or could not be, when it was opened: for people.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The newest head; `None` for a volume that has none yet.
+    pub fn head(&self) -> Option<Head> {
+        self.state.lock().newest.as_ref().map(|(head, _)| head.clone())
+    }
+
+    /// Sequence and hash of the newest head.
+    pub fn newest(&self) -> Option<(u64, HeadHash)> {
+        self.state.lock().newest.as_ref().map(|(head, hash)| (head.sequence, *hash))
+    }
+
+    /// Hashes of the newest heads, newest first, and of the one before the oldest of them.
+    pub fn recent_hashes(&self) -> Vec<HeadHash> {
+        self.state.lock().hashes.clone()
+    }
+
+    /// Proves that what this machine remembers is an ancestor of the newest head, where the kept heads do not tell. `hash_at` looks up
+    /// the hash of a sequence in the log of heads that the newest tree holds.
+    ///
+    /// [`Error::Rollback`] if the history went another way. A commit is refused before this succeeded.
+    pub fn prove_ancestry(&self, hash_at: &mut dyn FnMut(u64) -> Result<Option<HeadHash>>) -> Result<()> {
+        let remembered = {
+            let state = self.state.lock();
+            if state.proved {
+                return Ok(());
+            }
+            state.remembered.clone()
+        };
+        if let Some(remembered) = remembered {
+            let found = hash_at(remembered.sequence)?.ok_or_else(|| Error::Rollback {
+                volume: self.name.to_string(),
+                what: format!("its log of heads lacks head {}, which this machine remembers", remembered.sequence),
+            })?;
+            remembered.check_ancestor(&self.name, found)?;
+        }
+        self.state.lock().proved = true;
+        Ok(())
+    }
+
+    /// Tells others about this holder anew, as when the mountpoint is known.
+    pub fn update_holder(&self, holder: &Holder) -> Result<()> {
+        self.state.lock().lock.as_ref().map_or(Ok(()), |held| held.lock.update(holder))
+    }
+
+    /// Gives the lock back; nothing can be committed any more.
+    pub fn release(&self) {
+        let lock = self.state.lock().lock.take();
+        drop(lock);
+    }
+
+    /// Refuses a commit that must not happen.
+    pub(super) fn check_writable(&self) -> Result<()> {
+        let state = self.state.lock();
+        if let Some(error) = &state.poisoned {
+            return Err(error.clone());
+        }
+        if self.read_only || state.lock.is_none() {
+            return Err(Error::ReadOnly { what: format!("volume {}", self.name) });
+        }
+        match state.proved {
+            true => Ok(()),
+            false => Err(Error::Rollback {
+                volume: self.name.to_string(),
+                what: "its history was not compared with what this machine remembers".to_string(),
+            }),
+        }
+    }
+
+    /// The head that follows the newest one.
+    pub(super) fn next_head(&self, tree_root: BlobId, manifest: ManifestId, writer: [u8; 16]) -> Head {
+        let state = self.state.lock();
+        let (sequence, previous) = match &state.newest {
+            Some((head, hash)) => (head.sequence + 1, *hash),
+            None => (1, NO_HEAD),
+        };
+        Head {
+            epoch: self.epoch,
+            key_epoch: 0,
+            sequence,
+            previous,
+            tree_root,
+            op_sequence: 0,
+            journal_commit: 0,
+            gc_generation: 0,
+            manifest,
+            writer,
+            time_ns: 0,
+        }
+    }
+
+    /// The manifest that the newest head names, if this process wrote it.
+    pub(super) fn written_manifest(&self) -> Option<(ManifestId, Manifest)> {
+        self.state.lock().written.clone()
+    }
+
+    /// Takes a published head as the newest; gives the manifests that no kept head names any more.
+    pub(super) fn advance(&self, head: &Head, hash: HeadHash, manifest: Manifest) -> Vec<ManifestId> {
+        let mut state = self.state.lock();
+        state.newest = Some((head.clone(), hash));
+        state.hashes.insert(0, hash);
+        state.hashes.truncate(HEADS_KEPT as usize + 1);
+        state.written = Some((head.manifest, manifest));
+        state.manifests.push_back((head.sequence, head.manifest));
+        let mut unnamed = Vec::new();
+        while let Some(&(sequence, id)) = state.manifests.front()
+            && sequence + HEADS_KEPT <= head.sequence
+        {
+            state.manifests.pop_front();
+            if !state.manifests.iter().any(|(_, kept)| *kept == id) {
+                unnamed.push(id);
+            }
+        }
+        unnamed
+    }
+
+    /// Another writer has taken over: nothing is written any more.
+    pub(super) fn poison(&self, error: &Error) {
+        self.state.lock().poisoned.get_or_insert_with(|| error.clone());
+    }
+}
