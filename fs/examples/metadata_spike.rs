@@ -1,10 +1,10 @@
 //! What the metadata of a bulk copy costs in the store, for node sizes, inode numbering and inline limits.
 //!
 //! Walks real directories for names, sizes, times and small contents, and writes the records of a copy of them into a
-//! tree, with a checkpoint every [`CHECKPOINT_FILES`] files. Every node that a checkpoint puts is compressed, and counted
-//! with what the store adds to it. Content of files that lies in the tree is counted apart: a node is compressed with and
-//! without it, and overheads are shared by raw size. Last, the files of random directories are changed, until there are
-//! [`EDITED_FILES`], and the checkpoint after that is measured, content in the tree included.
+//! tree, with a checkpoint every [`CHECKPOINT_FILES`] files. Every node that a checkpoint puts is compressed, and
+//! counted with what the store adds to it. Content of files that lies in the tree is counted apart: a node is
+//! compressed with and without it, and overheads are shared by raw size. Last, the files of random directories are
+//! changed, until there are [`EDITED_FILES`], and the checkpoint after that is measured, content in the tree included.
 //!
 //! `cargo run --release -p vellum-fs --example metadata_spike -- 100000 /usr/share /usr/lib`
 
@@ -445,7 +445,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     let files = sources.iter().filter(|source| !source.directory).count();
     let small = |limit: u64| sources.iter().filter(|s| !s.directory && s.size <= limit).count() * 100 / files.max(1);
     println!(
-        "{files} files in {} directories; {} % up to 1 KiB, {} % up to 2 KiB, {} % up to 4 KiB; checkpoint every {} files\n",
+        "{files} files in {} directories; {} % up to 1 KiB, {} % up to 2 KiB, {} % up to 4 KiB; checkpoint every {}\n",
         sources.len() - files,
         small(1024),
         small(2048),
@@ -453,10 +453,12 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         CHECKPOINT_FILES,
     );
     println!(
-        "Bytes a file, but for `node` (KiB), `inline` (bytes), `nodes` (count of nodes put) and `us` (time in the tree); `edit` is a changed file.\n"
+        "Bytes a file, but for `node` (KiB), `inline` (bytes), `nodes` (count put) and `us` (time in the tree); `edit` is a\n\
+         changed file.\n"
     );
     println!(
-        "| node | inodes | order | inline | nodes | raw | zstd1 | zstd3 | overhead | data | **sum1** | **sum3** | bodies | edit | us |"
+        "| node | inodes | order | inline | nodes | raw | zstd1 | zstd3 | overhead | data | **sum1** | **sum3** | bodies \
+         | edit | us |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     let depth_first: Vec<usize> = (1..sources.len()).collect();

@@ -1,7 +1,8 @@
 //! The one error type of volumes; each kind that a front end answers differently is a variant and names its object.
 //!
 //! *Invariants*
-//! 1. Front ends map every variant with a `match` that has no wildcard arm, so a variant added here must be decided there.
+//! 1. Front ends map every variant with a `match` that has no wildcard arm, so a variant added here must be decided
+//!    there.
 //! 2. [`Error::NotFound`] means that the tree was read and the thing is not there; a read that failed is
 //!    [`Error::Store`] or [`Error::Damaged`].
 

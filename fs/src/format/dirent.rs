@@ -1,8 +1,8 @@
 //! DIRENT records: names in a directory, found by a keyed hash of the case-folded name.
 //!
 //! *Invariants*
-//! 1. A cookie is from 65,536 to 2^63 - 1, never changes while the name stays, and orders the entries of a directory; so
-//!    it is also the position of `readdir`, and 0 to 65,535 are left for a front end's own entries.
+//! 1. A cookie is from 65,536 to 2^63 - 1, never changes while the name stays, and orders the entries of a directory;
+//!    so it is also the position of `readdir`, and 0 to 65,535 are left for a front end's own entries.
 //! 2. Names that differ only in case share the hash, so both an exact and a case-blind lookup scan one short run.
 //!
 //! *Bounds*: at most 65,536 names of a directory share a hash; a directory cannot take one more.

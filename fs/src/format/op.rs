@@ -27,8 +27,8 @@
 //! | 9 | Data | ino, size, atime, mtime, ctime, part count, parts |
 //!
 //! Numbers are uvar unless said otherwise, names and bytes a u32 length and the bytes, times ivar seconds and u32
-//! nanoseconds. A part is: 1 = bytes (offset, bytes), 2 = zero (offset, length), 3 = extent (offset, record as bytes as in
-//! [`super::extent`], place as bytes).
+//! nanoseconds. A part is: 1 = bytes (offset, bytes), 2 = zero (offset, length), 3 = extent (offset, record as bytes
+//! as in [`super::extent`], place as bytes).
 
 use vellum_store::codec::{Reader, Writer};
 

@@ -6,10 +6,12 @@
 //! |---|---|---|---|
 //! | 1 | state | - | next inode uvar, operation sequence uvar, next snapshot id uvar, created time |
 //! | 2 | head | sequence u64 | hash of that head, 32 bytes |
-//! | 3 | snapshot | id u64 | root 32 bytes, time, operation sequence uvar, flags u8, name (u32 length), comment (u32 length), time of deletion if flag 1 |
+//! | 3 | snapshot | id u64 | as below |
 //! | 4 | snapshot name | name | id u64 |
 //!
-//! Snapshot flags: 1 = deleted (a time follows), 2 = held. A time is ivar seconds and u32 nanoseconds.
+//! A snapshot is: root (32 bytes), time, operation sequence uvar, flags u8, name and comment (each a u32 length and the
+//! bytes), and the time of deletion if it is deleted. Flags: 1 = deleted, 2 = held, others 0. A time is ivar seconds
+//! and u32 nanoseconds below a second.
 
 use vellum_store::{
     codec::{Reader, Writer},
@@ -128,7 +130,9 @@ impl SnapshotRecord {
         writer.bytes(self.root.as_bytes());
         write_time(&mut writer, self.time);
         writer.uvar(self.op_sequence);
-        writer.u8(u8::from(self.deleted.is_some()) * FLAG_DELETED | u8::from(self.held) * FLAG_HELD);
+        let deleted = if self.deleted.is_some() { FLAG_DELETED } else { 0 };
+        let held = if self.held { FLAG_HELD } else { 0 };
+        writer.u8(deleted | held);
         writer.var_bytes(&self.name);
         writer.var_bytes(self.comment.as_bytes());
         if let Some(time) = self.deleted {

@@ -1,12 +1,12 @@
 //! Cache of decoded tree nodes, shared by all trees of a volume.
 //!
-//! *Invariants*: holds stored nodes only, which never change, and none that refers to a node in memory, so what it holds
-//! is what it counts.
+//! *Invariants*: holds stored nodes only, which never change, and none that refers to a node in memory, so what it
+//! holds is what it counts.
 //!
 //! *Threads*: a mutex for each of [`SHARD_COUNT`] shards, held for a few instructions and never across I/O.
 //!
-//! *Bounds*: the memory given at construction, divided evenly over the shards. A node enters unmarked and is marked when
-//! it is met again; the clock's hand evicts the first unmarked one, so one long scan evicts mostly itself.
+//! *Bounds*: the memory given at construction, divided evenly over the shards. A node enters unmarked and is marked
+//! when it is met again; the clock's hand evicts the first unmarked one, so one long scan evicts mostly itself.
 
 use std::{
     collections::HashMap,

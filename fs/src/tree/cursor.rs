@@ -46,7 +46,7 @@ impl Tree {
 
     /// Whether there is no record at all.
     pub fn is_empty(&self) -> bool {
-        self.root.len() == 0
+        self.root.count() == 0
     }
 
     /// The first record whose key is not below `key`.
@@ -99,7 +99,7 @@ impl Nodes {
     fn walk(&self, node: &Node, from: &[u8], to: Option<&[u8]>, f: &mut Each<'_>) -> Result<ControlFlow<()>> {
         let before_end = |key: &[u8]| to.is_none_or(|to| key < to);
         if node.level() == 0 {
-            for at in node.lower_bound(from)..node.len() {
+            for at in node.lower_bound(from)..node.count() {
                 let key = node.key(at);
                 if !before_end(key) || f(key, node.value(at))?.is_break() {
                     return Ok(ControlFlow::Break(()));
@@ -108,7 +108,7 @@ impl Nodes {
             return Ok(ControlFlow::Continue(()));
         }
         let first = node.child_index(from);
-        for at in first..node.len() {
+        for at in first..node.count() {
             if at > first && !before_end(node.key(at)) {
                 return Ok(ControlFlow::Break(()));
             }

@@ -42,7 +42,7 @@ impl<'t> Walk<'t> {
     }
 
     fn leave_finished(&mut self) {
-        while self.path.last().is_some_and(|step| step.at >= step.node.len()) {
+        while self.path.last().is_some_and(|step| step.at >= step.node.count()) {
             self.path.pop();
         }
     }

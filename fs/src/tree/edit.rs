@@ -50,8 +50,8 @@ impl Tree {
         })
     }
 
-    /// Takes all keys from `from` up to but without `to` out; whether there were any. Nodes wholly within the range are not
-    /// read. When a node at its edges cannot be read, part of the range may be gone.
+    /// Takes all keys from `from` up to but without `to` out; whether there were any. Nodes wholly within the range
+    /// are not read. When a node at its edges cannot be read, part of the range may be gone.
     pub fn remove_range(&mut self, from: &[u8], to: &[u8]) -> Result<bool> {
         match self.first_at_or_after(from)? {
             Some((key, _)) if key.as_slice() < to => {}
@@ -124,7 +124,7 @@ impl Edit<'_> {
     }
 
     fn split(&mut self, node: &mut Node, inserted: usize) -> Option<Split> {
-        if node.size() <= self.node_bytes || node.len() < 2 {
+        if node.size() <= self.node_bytes || node.count() < 2 {
             return None;
         }
         let before = node.size();
@@ -143,11 +143,11 @@ impl Edit<'_> {
         self.dirty += node.size() as isize;
     }
 
-    /// Takes levels away that have one node, and leaves a leaf when nothing is left. A root with one child is sound, so a
-    /// child that cannot be read fails nothing.
+    /// Takes levels away that have one node, and leaves a leaf when nothing is left. A root with one child is sound,
+    /// so a child that cannot be read fails nothing.
     fn shrink_root(&mut self, root: &mut Arc<Node>) {
-        while root.level() > 0 && root.len() <= 1 {
-            let next = match root.len() {
+        while root.level() > 0 && root.count() <= 1 {
+            let next = match root.count() {
                 0 => Arc::new(Node::empty(0)),
                 _ => match self.nodes.child(root, 0) {
                     Ok(child) => child,
@@ -157,7 +157,7 @@ impl Edit<'_> {
             if root.stored().is_none() {
                 self.dirty -= root.size() as isize;
             }
-            if root.len() == 0 {
+            if root.count() == 0 {
                 self.dirty += next.size() as isize;
             }
             *root = next;
@@ -203,14 +203,14 @@ impl Edit<'_> {
         let mut at = first;
         // The first cell's key is empty, so its bound is the parent's.
         let mut child_low = if first > 0 { Some(node.key(first).to_vec()) } else { low.map(<[u8]>::to_vec) };
-        while at < node.len() && child_low.as_deref().is_none_or(|low| low < to) {
-            let next = (at + 1 < node.len()).then(|| node.key(at + 1).to_vec());
+        while at < node.count() && child_low.as_deref().is_none_or(|low| low < to) {
+            let next = (at + 1 < node.count()).then(|| node.key(at + 1).to_vec());
             let child_high = next.as_deref().or(high);
             let starts_inside = child_low.as_deref().is_some_and(|low| low >= from);
             if !(starts_inside && child_high.is_some_and(|high| high <= to)) {
                 let child = self.child_mut(node, at)?;
                 self.remove_range(child, from, to, child_low.as_deref(), child_high)?;
-                if child.len() > 0 {
+                if child.count() > 0 {
                     at += 1;
                     child_low = next;
                     continue;
@@ -220,10 +220,10 @@ impl Edit<'_> {
             self.remove_cells(node, at, at + 1);
             child_low = next;
         }
-        // At most two children at the edges of the range were cut and not taken out; the right one first, because settling
-        // moves what follows.
+        // At most two children at the edges of the range were cut and not taken out; the right one first, because
+        // settling moves what follows.
         for edge in [at, at.wrapping_sub(1), first] {
-            if edge < node.len() {
+            if edge < node.count() {
                 self.settle(node, edge);
             }
         }
@@ -233,13 +233,13 @@ impl Edit<'_> {
     fn forget(&mut self, child: Option<&Arc<Node>>) {
         let Some(child) = child.filter(|child| child.stored().is_none()) else { return };
         self.dirty -= child.size() as isize;
-        (0..child.len()).for_each(|at| self.forget(child.resident(at)));
+        (0..child.count()).for_each(|at| self.forget(child.resident(at)));
     }
 
     /// Takes an empty child out, and merges an underfull one with a neighbour if both fit one node.
     fn settle(&mut self, node: &mut Node, at: usize) {
         let Some(child) = node.resident(at) else { return };
-        if child.len() == 0 {
+        if child.count() == 0 {
             self.forget(node.resident(at));
             self.remove_cells(node, at, at + 1);
             return;
@@ -249,7 +249,7 @@ impl Edit<'_> {
             return;
         }
         for left in [at.checked_sub(1), Some(at)].into_iter().flatten() {
-            if left + 1 < node.len() && self.merge(node, left) {
+            if left + 1 < node.count() && self.merge(node, left) {
                 return;
             }
         }

@@ -2,18 +2,19 @@
 //!
 //! *Invariants*
 //! 1. A [`Tree`] is a value: a clone costs two reference counts and never sees what is done to the original later.
-//! 2. A node that another tree can see is copied before it is changed; a node that only this tree holds is changed in place.
-//! 3. Nodes not yet stored are in memory and reachable from the root by nodes in memory. Stored nodes come and go through
-//!    the bounded [`NodeCache`].
+//! 2. A node that another tree can see is copied before it is changed; a node that only this tree holds is changed in
+//!    place.
+//! 3. Nodes not yet stored are in memory and reachable from the root by nodes in memory. Stored nodes come and go
+//!    through the bounded [`NodeCache`].
 //! 4. No node is empty but the root of an empty tree, and all leaves are at level 0.
 //!
 //! *Ordering*: F2: [`Tree::store`] hands a node to the store only after all its children.
 //!
-//! *Threads*: reading needs `&Tree` and takes no lock but those of the cache's shards. Changing needs `&mut Tree`. A clone
-//! can be stored on one thread while the original is read and changed on others.
+//! *Threads*: reading needs `&Tree` and takes no lock but those of the cache's shards. Changing needs `&mut Tree`. A
+//! clone can be stored on one thread while the original is read and changed on others.
 //!
-//! *Bounds*: a change touches one path, at most [`node::LEVEL_MAX`] nodes, and their neighbours when nodes merge. Memory
-//! beyond the cache is what was changed since the last [`Tree::store`] and [`Tree::release_stored`].
+//! *Bounds*: a change touches one path, at most [`node::LEVEL_MAX`] nodes, and their neighbours when nodes merge.
+//! Memory beyond the cache is what was changed since the last [`Tree::store`] and [`Tree::release_stored`].
 //!
 //! *Not here*: what records mean ([`crate::format`]), how nodes are sealed and packed (`vellum-store`).
 

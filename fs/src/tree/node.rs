@@ -3,10 +3,10 @@
 //! *Invariants*
 //! 1. Keys ascend strictly. A leaf's cells are records. An interior node's cells are a child's lower bound and its id;
 //!    the first cell's key is empty, as it takes every key below the second.
-//! 2. The bytes are the encoded node but for two things that [`Node::encode`] fills in: the count, and the ids of children
-//!    that were not stored when they were last changed.
-//! 3. `stored` is set once, when the node and all below it are in the store; whoever changes a node clears it first, and
-//!    changes only a node that nobody else holds.
+//! 2. The bytes are the encoded node but for two things that [`Node::encode`] fills in: the count, and the ids of
+//!    children that were not stored when they were last changed.
+//! 3. `stored` is set once, when the node and all below it are in the store; whoever changes a node clears it first,
+//!    and changes only a node that nobody else holds.
 //!
 //! *Bounds*: [`NODE_BYTES_MAX`] bytes encoded, levels below [`LEVEL_MAX`].
 //!
@@ -163,7 +163,7 @@ impl Node {
     pub fn encode(&self) -> Vec<u8> {
         assert!(self.size() <= NODE_BYTES_MAX, "nodes are split before they exceed the format's bound");
         let mut bytes = self.bytes.clone();
-        bytes[4..6].copy_from_slice(&(self.len() as u16).to_le_bytes());
+        bytes[4..6].copy_from_slice(&(self.count() as u16).to_le_bytes());
         for (at, child) in self.resident.iter().enumerate() {
             if let Some(child) = child {
                 let id = child.stored.get().expect("children are stored before their parent");
@@ -206,7 +206,7 @@ impl Node {
     }
 
     /// Count of cells.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.offsets.len()
     }
 
@@ -261,7 +261,7 @@ impl Node {
     /// The place of a child in memory, to be filled or changed.
     pub fn resident_mut(&mut self, at: usize) -> &mut Option<Arc<Node>> {
         if self.resident.is_empty() {
-            self.resident = vec![None; self.len()];
+            self.resident = vec![None; self.count()];
         }
         &mut self.resident[at]
     }
@@ -301,12 +301,12 @@ impl Node {
     /// The cell with this key, or where it would go.
     pub fn search(&self, key: &[u8]) -> Result<usize, usize> {
         let at = self.lower_bound(key);
-        if at < self.len() && self.key(at) == key { Ok(at) } else { Err(at) }
+        if at < self.count() && self.key(at) == key { Ok(at) } else { Err(at) }
     }
 
     /// The first cell whose key is not below `key`.
     pub fn lower_bound(&self, key: &[u8]) -> usize {
-        let (mut low, mut high) = (0, self.len());
+        let (mut low, mut high) = (0, self.count());
         while low < high {
             let middle = low.midpoint(high);
             if self.key(middle) < key { low = middle + 1 } else { high = middle }
@@ -429,7 +429,7 @@ impl Node {
 
     /// Appends all cells of a node whose keys are not below `bound`, and this one's are.
     pub fn append_node(&mut self, right: &Self, bound: &[u8]) {
-        let had = self.len();
+        let had = self.count();
         let mut from = 0;
         if self.level > 0 {
             self.insert_cell(had, bound, right.value(0));
@@ -449,10 +449,10 @@ impl Node {
 
     /// Where to split a node that outgrew `bytes_max` when the cell `inserted` was put in or grew.
     ///
-    /// Inserts that follow each other, as a copy's do, leave a full node behind and go on in a nearly empty one; any others
-    /// leave two halves.
+    /// Inserts that follow each other, as a copy's do, leave a full node behind and go on in a nearly empty one; any
+    /// others leave two halves.
     pub fn split_point(&self, inserted: usize, bytes_max: usize) -> usize {
-        debug_assert!(self.len() > 1);
+        debug_assert!(self.count() > 1);
         if self.trend.run >= RUN_MIN && usize::from(self.trend.last) == inserted && inserted > 0 {
             let next = inserted + 1;
             let fits = self.offsets.get(next).is_some_and(|&end| usize::from(end) <= bytes_max);
@@ -463,7 +463,7 @@ impl Node {
         // The boundary nearest to the middle.
         let distance = |at: usize| self.offsets.get(at).map_or(self.bytes.len(), |&o| o.into()).abs_diff(half);
         let at = if above > 0 && distance(above - 1) < distance(above) { above - 1 } else { above };
-        at.clamp(1, self.len() - 1)
+        at.clamp(1, self.count() - 1)
     }
 
     /// The shortest key that is above the key before `at` and not above the one at it.

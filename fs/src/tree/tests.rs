@@ -11,6 +11,7 @@ use super::{node::NODE_BYTES_MAX, *};
 use crate::format::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+type Change = (Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>);
 
 /// Nodes in a map, with counts of what was asked for, and a switch that makes everything fail.
 #[derive(Default)]
@@ -103,19 +104,19 @@ fn check_nodes(tree: &Tree) -> usize {
     fn check(nodes: &Nodes, node: &Node, low: Option<&[u8]>, high: Option<&[u8]>) -> usize {
         assert!(node.size() <= NODE_BYTES_MAX);
         let first = usize::from(node.level() > 0);
-        for at in first..node.len() {
+        for at in first..node.count() {
             assert!(low.is_none_or(|low| node.key(at) >= low), "above the lower bound");
             assert!(high.is_none_or(|high| node.key(at) < high), "below the upper bound");
         }
         let mut dirty = if node.stored().is_none() { node.size() } else { 0 };
         if node.level() > 0 {
-            assert!(node.len() > 0, "an interior node has children");
-            for at in 0..node.len() {
+            assert!(node.count() > 0, "an interior node has children");
+            for at in 0..node.count() {
                 let child = nodes.child(node, at).unwrap();
-                assert!(child.len() > 0, "no node below the root is empty");
+                assert!(child.count() > 0, "no node below the root is empty");
                 assert!(node.stored().is_none() || child.stored().is_some(), "all below a stored node is stored");
                 let low = if at > 0 { Some(node.key(at)) } else { low };
-                let high = if at + 1 < node.len() { Some(node.key(at + 1)) } else { high };
+                let high = if at + 1 < node.count() { Some(node.key(at + 1)) } else { high };
                 dirty += check(nodes, &child, low, high);
             }
         }
@@ -131,7 +132,7 @@ fn leaf_fill(tree: &Tree, node_bytes: usize) -> f64 {
             *bytes += node.size();
             return;
         }
-        (0..node.len()).for_each(|at| leaves(nodes, &nodes.child(node, at).unwrap(), count, bytes));
+        (0..node.count()).for_each(|at| leaves(nodes, &nodes.child(node, at).unwrap(), count, bytes));
     }
     let (mut count, mut bytes) = (0, 0);
     leaves(&tree.nodes, &tree.root, &mut count, &mut bytes);
@@ -382,6 +383,33 @@ fn a_failing_store_changes_no_record() {
 }
 
 #[test]
+fn after_a_failed_commit_everything_can_be_stored_again() {
+    let (store, mut tree) = new_tree(512);
+    for i in 0..3000u32 {
+        tree.insert(&i.to_be_bytes(), b"committed").unwrap();
+    }
+    let mut frozen = tree.clone();
+    frozen.store().unwrap();
+    tree.release_stored();
+    let committed = store.nodes.lock().clone();
+    for i in (0..3000u32).step_by(7) {
+        tree.insert(&i.to_be_bytes(), b"lost and found").unwrap();
+    }
+    tree.clone().store().unwrap();
+    // The commit fails, and the store drops what it had only in memory.
+    *store.nodes.lock() = committed;
+    for i in (0..3000u32).step_by(11) {
+        tree.remove(&i.to_be_bytes()).unwrap();
+    }
+    let expected = records(&tree);
+    let root = tree.clone().store_again().unwrap();
+    tree.release_stored();
+    tree.nodes.cache.clear();
+    assert_eq!(records(&Tree::load(store, NodeCache::new(0), &root).unwrap()), expected);
+    assert_eq!(records(&tree), expected);
+}
+
+#[test]
 fn a_clone_is_stored_while_the_original_goes_on() {
     let (store, mut tree) = new_tree(1024);
     let mut random = Random(11);
@@ -425,7 +453,7 @@ fn memory_is_the_cache_after_storing_and_the_cache_keeps_its_bound() {
     let mut live = live;
     live.insert(&5u32.to_be_bytes(), b"dirty").unwrap();
     live.release_stored();
-    let resident = (0..live.root.len()).filter(|&at| live.root.resident(at).is_some()).count();
+    let resident = (0..live.root.count()).filter(|&at| live.root.resident(at).is_some()).count();
     assert_eq!(resident, 1, "only the changed path stays in memory");
     assert!(live.dirty_bytes() <= 3 * 4096, "{}", live.dirty_bytes());
     let mut random = Random(9);
@@ -572,7 +600,7 @@ fn a_visit_meets_every_node_once_and_skips_what_it_is_told_to() {
     assert!(rest.records < 3000 && rest.records > 2900);
 }
 
-fn differences(a: &Tree, b: &Tree) -> Vec<(Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>)> {
+fn differences(a: &Tree, b: &Tree) -> Vec<Change> {
     let mut found = Vec::new();
     a.diff(b, &mut |key, old, new| {
         found.push((key.to_vec(), old.map(<[u8]>::to_vec), new.map(<[u8]>::to_vec)));

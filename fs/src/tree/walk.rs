@@ -23,8 +23,8 @@ pub trait Visitor {
 }
 
 impl Tree {
-    /// Visits the stored nodes below the root, and the root, parents before children and in the order of keys. Nodes that
-    /// are not stored are passed through without being entered.
+    /// Visits the stored nodes below the root, and the root, parents before children and in the order of keys. Nodes
+    /// that are not stored are passed through without being entered.
     pub fn visit(&self, visitor: &mut dyn Visitor) -> Result<()> {
         if let Some(id) = self.root.stored()
             && visitor.enter(id, self.root.level())?.is_break()
@@ -38,9 +38,9 @@ impl Tree {
 impl Nodes {
     fn visit(&self, node: &Node, visitor: &mut dyn Visitor) -> Result<()> {
         if node.level() == 0 {
-            return (0..node.len()).try_for_each(|at| visitor.record(node.key(at), node.value(at)));
+            return (0..node.count()).try_for_each(|at| visitor.record(node.key(at), node.value(at)));
         }
-        for at in 0..node.len() {
+        for at in 0..node.count() {
             let id = match node.resident(at) {
                 Some(child) => child.stored().copied(),
                 None => Some(node.child_id(at)),
