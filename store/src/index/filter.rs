@@ -4,8 +4,8 @@
 //! 1. An id that was inserted is always answered with "maybe".
 //! 2. Blocks are built in ascending order from sorted ids, so building needs one block of memory.
 //!
-//! *Bounds*: 9 bits an entry in large segments, which make up the memory (1.8 % false answers, each of which costs one page
-//! read); 12 and 16 bits in small ones, of which a lookup asks many (0.5 % and 0.15 %).
+//! *Bounds*: 9 bits an entry in large segments, which make up the memory (1.5 % false answers, each of which costs one page
+//! read); 12 and 16 bits in small ones, of which a lookup asks many (0.4 % and 0.12 %).
 //!
 //! *Format*: in `format/segment.rs`.
 

@@ -32,6 +32,7 @@ mod writer;
 
 use std::{
     collections::{BTreeMap, HashSet},
+    fmt,
     sync::{Arc, Weak},
 };
 
@@ -280,12 +281,8 @@ impl Index {
         let entry_count = recent.len() as u64;
         let mut writer = SegmentWriter::create(backend, keyring, entry_count, packs, recent.deleted().to_vec())?;
         recent.iter().try_for_each(|entry| writer.push(&entry))?;
-        self.open_written(writer.finish()?)
-    }
-
-    /// Opens what was just written, and so reads back its tail, tables and filter.
-    fn open_written(&self, id: SegmentId) -> Result<Segment> {
-        let segment = Segment::open(&self.source, id, &self.cache)?;
+        // Reads back what was just written: tail, tables and filter.
+        let segment = Segment::open(&self.source, writer.finish()?, &self.cache)?;
         segment.load_filter(&self.source)?;
         Ok(segment)
     }
@@ -297,6 +294,7 @@ impl Index {
 
     /// Merges the smallest tier that is due into one segment, durable on return; nothing if none is due.
     ///
+    /// If only the filter of the merged segment could not be read back, the merge holds in spite of the error.
     /// The merged segments are to be kept until no head names them: see [`Self::take_superseded`].
     pub fn merge(&self) -> Result<()> {
         let _merging = self.merging.lock();
@@ -307,9 +305,12 @@ impl Index {
             (inputs, state.deleted.clone(), kept)
         };
         let merged = merge::merge(&self.source, &inputs, &deleted, kept)?;
-        let merged = merged.map(|id| self.open_written(id)).transpose()?;
-        self.state.write().replace(&inputs, merged.map(Arc::new));
-        Ok(())
+        let merged = merged.map(|id| Segment::open(&self.source, id, &self.cache)).transpose()?.map(Arc::new);
+        self.state.write().replace(&inputs, merged.clone());
+        // The filters of the inputs go before that of the merged segment comes: both at a time would be twice the memory
+        // that the index is planned for. Until it is loaded, a lookup reads one page of the merged segment.
+        drop(inputs);
+        merged.map_or(Ok(()), |merged| merged.load_filter(&self.source))
     }
 
     /// The live segments, oldest first: what the next manifest names.
@@ -414,6 +415,13 @@ impl Index {
         let state = self.state.read();
         let tables = [state.recent.clone()].into_iter().chain(state.frozen.clone()).collect();
         Contents { tables, segments: state.segments.clone(), deleted: state.deleted.clone() }
+    }
+}
+
+impl fmt::Debug for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (segments, table_len) = (self.segments(), self.table_len());
+        f.debug_struct("Index").field("segments", &segments).field("table_len", &table_len).finish_non_exhaustive()
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! *Not here*: the bytes themselves, which the packer appends to an open object at the same time.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use blake3::Hasher;
 
@@ -110,6 +110,17 @@ impl PackBuilder {
         self.hasher.update(&suffix);
         let id = PackId(*self.hasher.finalize().as_bytes());
         FinishedPack { id, kind: self.kind, length, suffix, entries: self.entries }
+    }
+}
+
+impl fmt::Debug for PackBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, length, entries, .. } = self;
+        f.debug_struct("PackBuilder")
+            .field("kind", kind)
+            .field("length", length)
+            .field("entry_count", &entries.len())
+            .finish_non_exhaustive()
     }
 }
 

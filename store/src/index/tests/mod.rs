@@ -104,7 +104,7 @@ fn ids_never_seen_are_answered_without_reading() {
     let before = shelf.range_reads();
     assert!((3000..13_000).all(|n| index.lookup(&id(n)).unwrap().is_empty()));
     let reads = shelf.range_reads() - before;
-    // 16 bits an entry give 0.15 % false answers: 15 of 10,000 on average.
+    // 16 bits an entry give 0.12 % false answers: 12 of 10,000 on average.
     assert!(reads < 60, "{reads} reads for 10,000 unknown ids");
     let later = IndexOptions { load_filters_later: true, ..options() };
     let index = Index::open(Arc::new(shelf.clone()), keyring(), &[segment], later).unwrap();
