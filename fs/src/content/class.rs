@@ -18,7 +18,7 @@ pub struct ClassTracker {
 
 impl ClassTracker {
     /// Notes a write of `length` bytes at `offset` into a file of `size` bytes before the write. `flushed` says whether
-    /// the write covers bytes that are no longer dirty. Returns whether the inode should be [`WriteClass::Random`] from here on.
+    /// the write covers bytes that are no longer dirty ([`super::DirtyMap::covers`], asked before the write). Returns whether the inode should be [`WriteClass::Random`] from here on.
     pub fn note_write(&mut self, offset: u64, length: u64, size: u64, flushed: bool) -> bool {
         let continues = offset == self.last_end;
         self.last_end = offset + length;

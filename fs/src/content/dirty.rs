@@ -241,6 +241,18 @@ impl DirtyMap {
         self.segments.iter().map(|(&offset, segment)| (offset, &segment.body))
     }
 
+    /// Whether all of a range is dirty. A write to such a range overwrites nothing that was flushed.
+    pub fn covers(&self, offset: u64, length: u64) -> bool {
+        let mut at = offset;
+        while at < offset + length {
+            match self.after(at) {
+                Some((start, segment)) if start <= at => at = start + segment.body.length(),
+                _ => return false,
+            }
+        }
+        true
+    }
+
     /// Puts `data` at `offset`. `offset + data.len()` fits a `u64`.
     pub fn write(&mut self, offset: u64, data: &[u8]) {
         let mut at = offset;

@@ -129,15 +129,27 @@ impl File {
         neighbours: Neighbours,
         blobs: &mut Blobs,
     ) -> Result<Pending> {
+        self.plan_layers(&[capture], size, tail, neighbours, blobs)
+    }
+
+    fn plan_layers(
+        &self,
+        layers: &[&Capture],
+        size: u64,
+        tail: Tail,
+        neighbours: Neighbours,
+        blobs: &mut Blobs,
+    ) -> Result<Pending> {
         let mut changes = Vec::new();
         let mut fresh = Vec::new();
         let mut read = |id: &BlobId, _length: u32| blobs.get(id);
         let mut base = TreeBase::new(&self.tree, INO, &mut read);
-        let input = PlanInput { layers: &[capture], size, class: self.class, tail, neighbours };
+        let input = PlanInput { layers, size, class: self.class, tail, neighbours };
         let planned = self.planner.plan(&input, &mut base, &mut |output| {
             changes.push(match output.into_change() {
                 Ok(change) => change,
                 Err((offset, bytes)) => {
+                    assert!(bytes.len() <= self.planner.sizes().max() as usize, "a chunk is bounded");
                     let (id, length) = (BlobId(*blake3::hash(&bytes).as_bytes()), bytes.len() as u32);
                     fresh.push(bytes);
                     Change::chunk(offset, length, id)
@@ -148,7 +160,7 @@ impl File {
         fresh.into_iter().for_each(|bytes| {
             blobs.put(bytes);
         });
-        Ok(Pending { capture: capture.clone(), changes, planned })
+        Ok(Pending { capture: layers[0].clone(), changes, planned })
     }
 
     fn apply(&mut self, pending: &Pending) {
@@ -568,6 +580,28 @@ fn eight_scattered_overwrites_make_a_file_random_and_a_rewrite_does_not() {
     assert_eq!(tracker.note_truncate(5, WriteClass::Random), WriteClass::Random);
     assert_eq!(tracker.note_truncate(0, WriteClass::Random), WriteClass::Stream);
     assert!(!tracker.note_write(0, 1, 1 << 20, true));
+}
+
+#[test]
+fn a_plan_sees_newer_layers_above_older_ones_and_both_above_the_base() {
+    let mut blobs = Blobs::default();
+    let mut content = Random::new(16).bytes(50_000);
+    let mut file = File::with_content(small_sizes(), &content, &mut blobs);
+    file.write(10_000, &[1; 2000]);
+    let mut frozen = file.live.freeze();
+    file.write(11_000, &[2; 2000]);
+    file.live.zero(9000, 1500);
+    content[10_000..12_000].fill(1);
+    content[11_000..13_000].fill(2);
+    content[9000..10_500].fill(0);
+    let (above, below) = (file.live.capture(), frozen.capture());
+    let pending = file.plan_layers(&[&above, &below], file.size, Tail::Flush, Neighbours::Read, &mut blobs).unwrap();
+    file.apply(&pending);
+    frozen.remove_captured(&below, None);
+    file.live.remove_captured(&above, None);
+    assert!(frozen.is_empty() && file.live.is_empty());
+    assert!(file.read(0..50_000, &[], &mut blobs) == content);
+    assert_eq!(file.extents(), File::with_content(small_sizes(), &content, &mut blobs).extents());
 }
 
 #[test]

@@ -78,6 +78,8 @@ fn any_order_of_writes_zeros_captures_and_removals_matches_a_byte_array() {
             }
             assert_eq!(flatten(&map, LENGTH as usize), model, "seed {seed} step {step}");
             check_counters(&map);
+            let all_dirty = model[offset as usize..(offset + length) as usize].iter().all(Option::is_some);
+            assert_eq!(map.covers(offset, length), all_dirty, "seed {seed} step {step}");
         }
     }
 }
