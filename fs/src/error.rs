@@ -188,6 +188,11 @@ impl Error {
         matches!(self, Self::NotFound(_))
     }
 
+    /// Whether the disk is full. Nothing is lost then, and trying again may succeed.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::NoSpace(_) | Self::Store(vellum_store::Error::NoSpace { .. }))
+    }
+
     /// Whether this is damage: bytes were read and a check of them failed.
     pub fn is_damage(&self) -> bool {
         match self {

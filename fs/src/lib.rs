@@ -8,6 +8,8 @@ pub mod attr;
 pub mod content;
 pub mod error;
 pub mod format;
+#[cfg(unix)]
+pub mod fuse;
 pub mod ino;
 pub mod name;
 pub mod namespace;

@@ -38,6 +38,14 @@ impl Time {
         nanos.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
     }
 
+    /// `2026-11-21T20-17-26Z`: UTC to the second, without colons, which Windows forbids in names. Years are clamped to what
+    /// the calendar holds.
+    pub fn to_name(&self) -> String {
+        let second = self.sec.clamp(jiff::Timestamp::MIN.as_second(), jiff::Timestamp::MAX.as_second());
+        let stamp = jiff::Timestamp::from_second(second).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        stamp.strftime("%Y-%m-%dT%H-%M-%SZ").to_string()
+    }
+
     /// The time that many nanoseconds after 1970.
     pub fn from_nanos(nanos: i64) -> Self {
         let second = i64::from(NSEC_PER_SEC);

@@ -16,7 +16,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    ops::Deref,
+    ops::{Deref, Range},
     sync::Arc,
 };
 
@@ -365,6 +365,13 @@ impl DirtyMap {
                 }
                 at = next.max(next_end);
             }
+        }
+    }
+
+    /// Forgets what is dirty in a range, because what lies below holds something newer.
+    pub fn discard(&mut self, range: Range<u64>) {
+        if range.start < range.end {
+            self.carve(range.start, range.end);
         }
     }
 

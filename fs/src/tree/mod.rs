@@ -65,6 +65,12 @@ impl Tree {
         Ok(Self { root, nodes, node_bytes: NODE_BYTES_DEFAULT, dirty_bytes: 0 })
     }
 
+    /// Another tree of the same store and cache: the one with this root.
+    pub fn at_root(&self, root: &BlobId) -> Result<Self> {
+        let tree = Self::load(Arc::clone(&self.nodes.store), Arc::clone(&self.nodes.cache), root)?;
+        Ok(tree.with_node_bytes(self.node_bytes))
+    }
+
     /// Splits nodes at another size than [`NODE_BYTES_DEFAULT`].
     pub fn with_node_bytes(mut self, node_bytes: usize) -> Self {
         assert!((512..=node::NODE_BYTES_MAX).contains(&node_bytes), "within the bounds of the format");

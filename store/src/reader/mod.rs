@@ -110,6 +110,11 @@ impl BlobReader {
         Ok(bytes)
     }
 
+    /// The bytes of a blob that is in the cache.
+    pub(crate) fn cached(&self, id: &BlobId) -> Option<Arc<[u8]>> {
+        self.shared.cache.get(id)
+    }
+
     /// Asks for chunks to be read into the cache in the background; adjacent ones of a pack with one read.
     pub(crate) fn ask_ahead(&self, chunks: &[(BlobId, u32)]) {
         let queued = self.shared.ahead.with(|ahead| {

@@ -190,6 +190,11 @@ impl Repository {
         self.reader.read(kind, id, plain_length)
     }
 
+    /// The plaintext of a chunk, if it is in the cache: never waits for the disk.
+    pub fn read_cached(&self, id: &BlobId) -> Option<Arc<[u8]>> {
+        self.reader.cached(id)
+    }
+
     /// Reads a node, whose length nobody recorded.
     pub fn read_node(&self, id: &BlobId) -> Result<Arc<[u8]>> {
         self.reader.read(BlobKind::Node, id, BLOB_PLAIN_MAX)

@@ -1,0 +1,581 @@
+//! One method per request of the kernel.
+//!
+//! *Invariants*
+//! 1. Every entry that is answered with a reference (lookup, create, readdirplus) was counted by the volume; `forget` gives
+//!    it back.
+//! 2. What the kernel may keep follows from the entry alone: [`convert::ttls`].
+//!
+//! *Not here*: getlk, setlk and flock: left out, so that the kernel keeps locks itself, which is right for one mount.
+
+use std::{
+    ffi::OsStr,
+    ops::ControlFlow,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
+};
+
+use super::{
+    MountOptions,
+    convert::{self, TTL, caller},
+    errno::{errno, sync_errno},
+    options::CONTROL_XATTR,
+    pool::Pool,
+};
+use crate::{
+    attr::SetAttr,
+    content::read::Seek,
+    error::{Error, Result},
+    format::inode::FileKind,
+    namespace::{RenameFlags, XattrMode},
+    volume::{
+        Volume,
+        handles::HandleId,
+        ops::{Entry, files::Opened, names::NewInode},
+    },
+};
+
+/// Largest write of one request.
+const WRITE_BYTES_MAX: u32 = 1 << 20;
+/// Requests that the kernel sends without waiting for earlier ones.
+const BACKGROUND_MAX: u16 = 64;
+
+/// Answers requests with a volume.
+pub struct Handler {
+    volume: Arc<Volume>,
+    pool: Pool,
+    control: Option<PathBuf>,
+    writeback_cache: bool,
+}
+
+impl Handler {
+    /// A handler for `volume`.
+    pub fn new(volume: Arc<Volume>, options: &MountOptions) -> Self {
+        let pool = Pool::new(Arc::clone(volume.repository().spawner()));
+        Self { volume, pool, control: options.control.clone(), writeback_cache: options.writeback_cache }
+    }
+
+    fn entry(&self, answer: Result<Entry>, reply: ReplyEntry) {
+        match answer {
+            Ok(entry) => send_entry(&entry, reply),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn opened(&self, answer: Result<Opened>, reply: ReplyOpen) {
+        match answer {
+            Ok(opened) => reply.opened(FileHandle(opened.handle.0), file_flags()),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    /// Answers from the pool.
+    fn later<R: Send + 'static>(&self, reply: R, work: impl FnOnce(&Volume, R) + Send + 'static) {
+        let volume = Arc::clone(&self.volume);
+        self.pool.run(move || work(&volume, reply));
+    }
+}
+
+fn send_entry(entry: &Entry, reply: ReplyEntry) {
+    let (attr_ttl, entry_ttl) = convert::ttls(entry);
+    let generation = Generation(entry.attr.generation.into());
+    reply.entry_with_ttls(&attr_ttl, &entry_ttl, &convert::file_attr(&entry.attr), generation);
+}
+
+fn empty(answer: Result<()>, reply: ReplyEmpty) {
+    match answer {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+/// This process alone changes content, so what the kernel cached of a file stays right when it is opened again.
+fn file_flags() -> FopenFlags {
+    FopenFlags::FOPEN_KEEP_CACHE
+}
+
+fn send_xattr(answer: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
+    match answer {
+        Ok(value) if size == 0 => reply.size(value.len() as u32),
+        Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
+        Ok(value) => reply.data(&value),
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+impl Filesystem for Handler {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        let wanted = [
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_ASYNC_READ,
+            InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+            // The kernel enforces ACLs; the volume applies the umask, because a default ACL replaces it.
+            InitFlags::FUSE_POSIX_ACL,
+            InitFlags::FUSE_DONT_MASK,
+        ];
+        for flag in wanted {
+            // What an older kernel lacks costs speed or ACLs, not correctness.
+            if let Err(missing) = config.add_capabilities(flag) {
+                log::info!("the kernel lacks {missing:?}");
+            }
+        }
+        if self.writeback_cache && config.add_capabilities(InitFlags::FUSE_WRITEBACK_CACHE).is_err() {
+            log::warn!("the kernel has no writeback cache");
+        }
+        // Out of bounds answers the nearest allowed value, which then is what is set.
+        if let Err(nearest) = config.set_max_write(WRITE_BYTES_MAX) {
+            let _ = config.set_max_write(nearest);
+        }
+        if let Err(nearest) = config.set_max_readahead(WRITE_BYTES_MAX) {
+            let _ = config.set_max_readahead(nearest);
+        }
+        let _ = config.set_max_background(BACKGROUND_MAX);
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.entry(self.volume.lookup(convert::ino(parent), name.as_bytes()), reply);
+    }
+
+    fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
+        self.volume.forget(convert::ino(ino), count);
+    }
+
+    fn getattr(&self, _request: &Request, ino: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
+        match self.volume.get_attr(convert::ino(ino)) {
+            Ok(attr) => reply.attr(&TTL, &convert::file_attr(&attr)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn setattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let (atime, mtime) = (atime.map(convert::set_time), mtime.map(convert::set_time));
+        let change = SetAttr { mode: mode.map(|mode| mode & 0o7777), uid, gid, size, atime, mtime };
+        match self.volume.set_attr(convert::ino(ino), &change) {
+            Ok(attr) => reply.attr(&TTL, &convert::file_attr(&attr)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.volume.read_link(convert::ino(ino)) {
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let made = convert::kind_of_mode(mode).and_then(|kind| {
+            let rdev = match kind {
+                FileKind::BlockDevice | FileKind::CharDevice => convert::volume_device(rdev),
+                _ => 0,
+            };
+            let (parent, name) = (convert::ino(parent), name.as_bytes());
+            let new = NewInode { parent, name, kind, mode: mode & 0o7777, umask, rdev, target: b"" };
+            self.volume.create_inode(&new, &caller(request))
+        });
+        self.entry(made, reply);
+    }
+
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let (parent, caller) = (convert::ino(parent), caller(request));
+        if Volume::is_view(parent) {
+            // A snapshot waits for the disk.
+            let name = name.as_bytes().to_vec();
+            return self.later(reply, move |volume, reply| match volume.mkdir(parent, &name, mode, umask, &caller) {
+                Ok(entry) => send_entry(&entry, reply),
+                Err(error) => reply.error(errno(&error)),
+            });
+        }
+        self.entry(self.volume.mkdir(parent, name.as_bytes(), mode & 0o7777, umask, &caller), reply);
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(self.volume.unlink(convert::ino(parent), name.as_bytes()), reply);
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (parent, caller) = (convert::ino(parent), caller(request));
+        if Volume::is_view(parent) {
+            let name = name.as_bytes().to_vec();
+            return self.later(reply, move |volume, reply| empty(volume.rmdir(parent, &name, &caller), reply));
+        }
+        empty(self.volume.rmdir(parent, name.as_bytes(), &caller), reply);
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let new = NewInode {
+            parent: convert::ino(parent),
+            name: name.as_bytes(),
+            kind: FileKind::Symlink,
+            mode: 0o777,
+            umask: 0,
+            rdev: 0,
+            target: target.as_os_str().as_bytes(),
+        };
+        self.entry(self.volume.create_inode(&new, &caller(request)), reply);
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: fuser::RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let Some(flags) = RenameFlags::from_bits(flags.bits()) else {
+            return reply.error(Errno::EINVAL);
+        };
+        let (parent, new_parent, caller) = (convert::ino(parent), convert::ino(new_parent), caller(request));
+        if Volume::is_view(parent) {
+            let (name, new_name) = (name.as_bytes().to_vec(), new_name.as_bytes().to_vec());
+            return self.later(reply, move |volume, reply| {
+                empty(volume.rename((parent, &name), (new_parent, &new_name), flags, &caller), reply);
+            });
+        }
+        let (from, to) = ((parent, name.as_bytes()), (new_parent, new_name.as_bytes()));
+        empty(self.volume.rename(from, to, flags, &caller), reply);
+    }
+
+    fn link(&self, _request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.entry(self.volume.link(convert::ino(ino), convert::ino(parent), name.as_bytes()), reply);
+    }
+
+    fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.opened(self.volume.open_file(convert::ino(ino), convert::open_mode(flags)), reply);
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let new = NewInode {
+            parent: convert::ino(parent),
+            name: name.as_bytes(),
+            kind: FileKind::Regular,
+            mode: mode & 0o7777,
+            umask,
+            rdev: 0,
+            target: b"",
+        };
+        match self.volume.create(&new, convert::open_mode(OpenFlags(flags)), &caller(request)) {
+            Ok((entry, opened)) => {
+                let generation = Generation(entry.attr.generation.into());
+                let attr = convert::file_attr(&entry.attr);
+                reply.created(&TTL, &attr, generation, FileHandle(opened.handle.0), file_flags());
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let handle = HandleId(handle.0);
+        match self.volume.read_if_cached(handle, offset, size as usize) {
+            Ok(Some(data)) => reply.data(&data),
+            Ok(None) => self.later(reply, move |volume, reply| match volume.read(handle, offset, size as usize) {
+                Ok(data) => reply.data(&data),
+                Err(error) => reply.error(errno(&error)),
+            }),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let handle = HandleId(handle.0);
+        let answer = |answer: Result<usize>, reply: ReplyWrite| match answer {
+            Ok(written) => reply.written(written as u32),
+            Err(error) => reply.error(errno(&error)),
+        };
+        if self.volume.write_would_wait(handle, data.len()) {
+            let data = data.to_vec();
+            return self.later(reply, move |volume, reply| answer(volume.write(handle, offset, &data), reply));
+        }
+        answer(self.volume.write(handle, offset, data), reply);
+    }
+
+    fn flush(&self, _request: &Request, _ino: INodeNo, handle: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+        match self.volume.flush(HandleId(handle.0)) {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(sync_errno(&error)),
+        }
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        empty(self.volume.release(HandleId(handle.0)), reply);
+    }
+
+    fn fsync(&self, _request: &Request, _ino: INodeNo, handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        self.later(reply, move |volume, reply| match volume.fsync(HandleId(handle.0)) {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(sync_errno(&error)),
+        });
+    }
+
+    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.volume.open_dir(convert::ino(ino)) {
+            Ok((handle, immutable)) => {
+                let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
+                reply.opened(FileHandle(handle.0), if immutable { keep } else { FopenFlags::empty() });
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn readdir(&self, _request: &Request, ino: INodeNo, _handle: FileHandle, after: u64, mut reply: ReplyDirectory) {
+        let listed = self.volume.read_dir(convert::ino(ino), after, &mut |entry| {
+            let name = OsStr::from_bytes(entry.name);
+            match reply.add(INodeNo(entry.ino.0), entry.cookie, convert::file_type(entry.kind), name) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        after: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let ino = convert::ino(ino);
+        let listed = self.volume.read_dir_plus(ino, after, &mut |entry, attr| {
+            let name = OsStr::from_bytes(entry.name);
+            let ttl = if Volume::is_view(ino) { std::time::Duration::ZERO } else { TTL };
+            let (attr, generation) = (convert::file_attr(attr), Generation(attr.generation.into()));
+            match reply.add(INodeNo(entry.ino.0), entry.cookie, name, &ttl, &attr, generation) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn releasedir(&self, _request: &Request, _ino: INodeNo, handle: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        empty(self.volume.release_dir(HandleId(handle.0)), reply);
+    }
+
+    fn fsyncdir(&self, _request: &Request, _ino: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        self.later(reply, move |volume, reply| match volume.sync_names() {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(sync_errno(&error)),
+        });
+    }
+
+    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        match self.volume.statistics() {
+            Ok(found) => {
+                let unit = u64::from(found.block_bytes);
+                let (blocks, free) = (found.total_bytes / unit, found.free_bytes / unit);
+                let files = found.files_free;
+                reply.statfs(
+                    blocks,
+                    free,
+                    free,
+                    files,
+                    files,
+                    found.block_bytes,
+                    found.name_bytes_max,
+                    found.block_bytes,
+                );
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let mode = match flags {
+            0 => XattrMode::Set,
+            libc::XATTR_CREATE => XattrMode::Create,
+            libc::XATTR_REPLACE => XattrMode::Replace,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        empty(self.volume.set_xattr(convert::ino(ino), name.as_bytes(), value, mode), reply);
+    }
+
+    fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let name = name.as_bytes();
+        if name == CONTROL_XATTR
+            && let Some(control) = &self.control
+        {
+            return send_xattr(Ok(control.as_os_str().as_bytes().to_vec()), size, reply);
+        }
+        send_xattr(self.volume.get_xattr(convert::ino(ino), name), size, reply);
+    }
+
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let listed = self.volume.list_xattrs(convert::ino(ino)).map(|names| {
+            let mut list = Vec::new();
+            // As on other filesystems, only root sees names of the trusted namespace.
+            for name in names.iter().filter(|name| request.uid() == 0 || !name.starts_with(b"trusted.")) {
+                list.extend_from_slice(name);
+                list.push(0);
+            }
+            list
+        });
+        send_xattr(listed, size, reply);
+    }
+
+    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(self.volume.remove_xattr(convert::ino(ino), name.as_bytes()), reply);
+    }
+
+    fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        // Asked only without default_permissions, which every mount has.
+        reply.ok();
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let handle = HandleId(handle.0);
+        let done = convert::allocate(mode).and_then(|what| self.volume.allocate(handle, offset, length, what));
+        empty(done, reply);
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let what = match whence {
+            libc::SEEK_DATA => Seek::Data,
+            libc::SEEK_HOLE => Seek::Hole,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let found = u64::try_from(offset)
+            .map_err(|_| Error::NoData("before the start".into()))
+            .and_then(|offset| self.volume.seek(HandleId(handle.0), what, offset));
+        match found {
+            Ok(Some(found)) => reply.offset(found as i64),
+            Ok(None) => reply.error(Errno::ENXIO),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        _source: INodeNo,
+        source_handle: FileHandle,
+        source_offset: u64,
+        _target: INodeNo,
+        target_handle: FileHandle,
+        target_offset: u64,
+        length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let (source, target) = (HandleId(source_handle.0), HandleId(target_handle.0));
+        self.later(reply, move |volume, reply| {
+            match volume.copy_range((source, source_offset), (target, target_offset), length) {
+                Ok(copied) => reply.written(copied as u32),
+                Err(error) => reply.error(errno(&error)),
+            }
+        });
+    }
+}

@@ -1,0 +1,168 @@
+//! The two threads of a volume: one flushes content, one makes journal commits and checkpoints in time.
+//!
+//! *Threads*: `flush` runs when dirty content passes the soft limit, when a streamed file has a batch ready, and every
+//! second for what is old; `checkpoint` runs when asked, when the volume was quiet, and when it waited long enough. Both end
+//! when [`Signals::stop`] was called.
+//!
+//! *Bounds*: a request is a flag, so requests do not queue.
+
+use std::{
+    sync::{Arc, Weak, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::Volume;
+use crate::error::Result;
+
+/// Content that has been dirty for this long is flushed.
+const DIRTY_AGE: Duration = Duration::from_secs(3);
+/// How often the threads look at clocks when nobody wakes them.
+const TICK: Duration = Duration::from_secs(1);
+/// Dirty tree nodes above this start a checkpoint.
+const DIRTY_NODES_MAX: usize = 64 << 20;
+/// Changed inodes above this start a checkpoint.
+const CHANGED_INODES_MAX: usize = 100_000;
+
+#[derive(Debug, Default)]
+struct Wishes {
+    flush: bool,
+    checkpoint: bool,
+    journal: bool,
+    stop: bool,
+}
+
+/// How operations wake the background threads.
+#[derive(Debug, Default)]
+pub struct Signals {
+    wishes: Mutex<Wishes>,
+    flush_wanted: Condvar,
+    checkpoint_wanted: Condvar,
+}
+
+impl Signals {
+    /// Asks for content to be flushed.
+    pub fn want_flush(&self) {
+        let mut wishes = self.wishes.lock();
+        if !wishes.flush {
+            wishes.flush = true;
+            self.flush_wanted.notify_one();
+        }
+    }
+
+    /// Asks for a checkpoint.
+    pub fn want_checkpoint(&self) {
+        let mut wishes = self.wishes.lock();
+        if !wishes.checkpoint {
+            wishes.checkpoint = true;
+            self.checkpoint_wanted.notify_one();
+        }
+    }
+
+    /// Asks for a journal commit of what is pending.
+    pub fn want_journal(&self) {
+        let mut wishes = self.wishes.lock();
+        if !wishes.journal {
+            wishes.journal = true;
+            self.checkpoint_wanted.notify_one();
+        }
+    }
+
+    /// Asks both threads to end.
+    pub fn stop(&self) {
+        self.wishes.lock().stop = true;
+        self.flush_wanted.notify_all();
+        self.checkpoint_wanted.notify_all();
+    }
+}
+
+/// Starts both threads of `volume`. They hold it weakly: a volume that is dropped without `close` ends them.
+pub(crate) fn start(volume: &Arc<Volume>) -> Result<()> {
+    let spawner = Arc::clone(volume.repository.spawner());
+    let mut threads = volume.threads.lock();
+    for (name, body) in [("flush", flush_loop as fn(Weak<Volume>)), ("checkpoint", checkpoint_loop)] {
+        let weak = Arc::downgrade(volume);
+        let thread = spawner
+            .spawn(&format!("vellum-{name}"), Box::new(move || body(weak)))
+            .map_err(|error| vellum_store::Error::io(format!("start the {name} thread"), error))?;
+        threads.push(thread);
+    }
+    Ok(())
+}
+
+fn flush_loop(volume: Weak<Volume>) {
+    while let Some(volume) = volume.upgrade() {
+        let stop = {
+            let mut wishes = volume.background.wishes.lock();
+            if !wishes.flush && !wishes.stop {
+                volume.background.flush_wanted.wait_for(&mut wishes, TICK);
+            }
+            wishes.flush = false;
+            wishes.stop
+        };
+        if stop {
+            return;
+        }
+        let pressed = volume.budget.above_soft();
+        let older_than = if pressed { Duration::ZERO } else { DIRTY_AGE };
+        if let Err(error) = volume.flush_old(older_than, pressed) {
+            log::warn!("flush of volume {}: {error}", volume.options.name);
+        }
+    }
+}
+
+fn checkpoint_loop(volume: Weak<Volume>) {
+    let mut journal_at = Instant::now();
+    let mut dirty_since: Option<Instant> = None;
+    while let Some(volume) = volume.upgrade() {
+        let (stop, asked, journal) = {
+            let mut wishes = volume.background.wishes.lock();
+            if !wishes.checkpoint && !wishes.journal && !wishes.stop {
+                volume.background.checkpoint_wanted.wait_for(&mut wishes, TICK);
+            }
+            let asked = std::mem::take(&mut wishes.checkpoint);
+            (wishes.stop, asked, std::mem::take(&mut wishes.journal))
+        };
+        if stop {
+            return;
+        }
+        if journal || journal_at.elapsed() >= volume.options.journal_interval {
+            journal_at = Instant::now();
+            volume.journal_in_time();
+        }
+        if !volume.has_changes() {
+            dirty_since = None;
+            continue;
+        }
+        let since = *dirty_since.get_or_insert_with(Instant::now);
+        if asked || volume.checkpoint_due(since) {
+            dirty_since = None;
+            if let Err(error) = volume.checkpoint() {
+                log::error!("checkpoint of volume {}: {error}", volume.options.name);
+            }
+        }
+    }
+}
+
+impl Volume {
+    fn journal_in_time(&self) {
+        let (pending, through) = {
+            let meta = self.meta.read();
+            (!meta.pending.is_empty(), meta.op_sequence)
+        };
+        if pending && let Err(error) = self.sync_journal(through) {
+            log::error!("journal of volume {}: {error}", self.options.name);
+        }
+    }
+
+    fn checkpoint_due(&self, since: Instant) -> bool {
+        let quiet_ns = self.options.checkpoint_quiet.as_nanos() as i64;
+        let quiet = self.now().as_nanos() - self.last_change_ns.load(Ordering::Relaxed) >= quiet_ns;
+        let meta = self.meta.read();
+        quiet
+            || since.elapsed() >= self.options.checkpoint_max_wait
+            || meta.tree.dirty_bytes() > DIRTY_NODES_MAX
+            || meta.changed.len() > CHANGED_INODES_MAX
+    }
+}

@@ -1,0 +1,324 @@
+//! Moves dirty content into the store: capture, plan, submit, publish.
+//!
+//! *Ordering*
+//! 1. Extents of one inode are published in the order of their writes: the flush turn is held from capture to publication,
+//!    and a frozen layer goes before the live one.
+//! 2. An extent enters a tree only when its blob has been accepted by a pack stream; F1 and F2 are kept by the commit that
+//!    later names the tree.
+//! 3. Content of a generation that a running checkpoint froze is published in the frozen tree as well.
+//!
+//! *Threads*: the flusher, the checkpointer, and whoever syncs a large file. No lock is held while cutting, hashing or waiting;
+//! the cell and `meta` are held to publish one inode's changes.
+//!
+//! *Bounds*: a batch holds [`BATCH_BYTES`] of dirty content or [`BATCH_INODES`] inodes, so that waiting for the store is
+//! shared by many small files; the planner bounds its own window.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use vellum_store::{chunker::Chunker, id::BlobKind, pipeline::Ticket};
+
+use super::{
+    Volume,
+    cells::{Cell, Turn, Unjournaled},
+    state::{Meta, inode_in, put_inode_in},
+};
+use crate::{
+    content::{
+        base::TreeBase,
+        dirty::Capture,
+        extents::{self, Change},
+        plan::{Neighbours, PlanInput, Planner, Tail},
+    },
+    error::{Error, Result},
+    format::inode::Inode,
+    ino::Ino,
+    tree::Tree,
+};
+
+/// Dirty bytes that are flushed together.
+const BATCH_BYTES: u64 = 16 << 20;
+/// Inodes that are flushed together.
+const BATCH_INODES: usize = 256;
+/// A file with this much dirty content is flushed while it is written.
+const STREAM_BYTES: u64 = 8 << 20;
+
+/// Content captured for one inode.
+struct Captured {
+    capture: Capture,
+    generation: u64,
+    mark: u64,
+    inode: Inode,
+    tree: Tree,
+}
+
+/// A change that is complete, or waits for its blob.
+enum Step {
+    Ready(Change),
+    Waits { offset: u64, length: u32, ticket: Ticket },
+}
+
+/// One inode on its way through a batch.
+struct Job<'t> {
+    turn: &'t Turn,
+    captured: Captured,
+    steps: Vec<Step>,
+    kept_from: Option<u64>,
+}
+
+impl Volume {
+    /// Flushes what has been dirty for `age`, and files that are being streamed; everything under pressure.
+    pub(crate) fn flush_old(&self, age: Duration, pressed: bool) -> Result<()> {
+        let now = self.now().as_nanos();
+        let limit = now.saturating_sub(age.as_nanos() as i64);
+        let changed: Vec<Ino> = self.meta.read().changed.iter().copied().collect();
+        let mut turns = Vec::new();
+        let mut bytes = 0;
+        for ino in changed {
+            let Some(cell) = self.cells.find(ino) else { continue };
+            let (dirty, due) = {
+                let state = cell.lock();
+                let old = state.dirty_since_ns <= limit && state.dirty_since_ns != 0;
+                let dirty = state.live.held_bytes();
+                // A frozen layer belongs to the checkpoint that runs, and goes first.
+                (dirty, state.frozen.is_none() && !state.live.is_empty() && (old || pressed || dirty > STREAM_BYTES))
+            };
+            // Only a turn that is free: this thread holds several, and waiting with turns in hand could wait for ever.
+            if due && let Some(turn) = cell.try_turn() {
+                turns.push(turn);
+                bytes += dirty;
+            }
+            if bytes >= BATCH_BYTES || turns.len() >= BATCH_INODES {
+                self.flush_batch(&turns, Tail::Keep, age)?;
+                self.let_go(&mut turns);
+                bytes = 0;
+                if pressed && !self.budget.above_soft() {
+                    return Ok(());
+                }
+            }
+        }
+        let flushed = self.flush_batch(&turns, Tail::Keep, age);
+        self.let_go(&mut turns);
+        flushed
+    }
+
+    fn let_go(&self, turns: &mut Vec<Turn>) {
+        for turn in turns.drain(..) {
+            let cell = Arc::clone(turn.cell());
+            drop(turn);
+            self.cells.put(cell);
+        }
+    }
+
+    /// Flushes everything that a freeze captured of `inodes`.
+    pub(crate) fn flush_frozen(&self, inodes: &BTreeSet<Ino>) -> Result<()> {
+        let mut turns = Vec::new();
+        let mut bytes = 0;
+        for &ino in inodes {
+            let Some(cell) = self.cells.find(ino) else { continue };
+            // In ascending order, and only this thread waits for turns while it holds others.
+            let turn = cell.take_turn();
+            let dirty = self.rotate_frozen(&cell);
+            if dirty == 0 {
+                drop(turn);
+                self.cells.put(cell);
+                continue;
+            }
+            bytes += dirty;
+            turns.push(turn);
+            if bytes >= BATCH_BYTES || turns.len() >= BATCH_INODES {
+                self.flush_batch(&turns, Tail::Flush, Duration::ZERO)?;
+                self.let_go(&mut turns);
+                bytes = 0;
+            }
+        }
+        let flushed = self.flush_batch(&turns, Tail::Flush, Duration::ZERO);
+        self.let_go(&mut turns);
+        flushed
+    }
+
+    /// Separates what belongs to the running checkpoint; returns how much that is.
+    fn rotate_frozen(&self, cell: &Cell) -> u64 {
+        let mut state = cell.lock();
+        if let Some(frozen) = &self.meta.read().frozen
+            && state.live_generation <= frozen.generation
+        {
+            state.rotate(frozen.generation + 1);
+        }
+        state.frozen.as_ref().map_or(0, |frozen| frozen.held_bytes().max(1))
+    }
+
+    /// Flushes both layers of one inode, whose turn the caller holds.
+    pub(crate) fn flush_with_turn(&self, turn: &Turn) -> Result<()> {
+        let turn = std::slice::from_ref(turn);
+        if self.rotate_frozen(turn[0].cell()) > 0 {
+            self.flush_batch(turn, Tail::Flush, Duration::ZERO)?;
+        }
+        self.flush_batch(turn, Tail::Flush, Duration::ZERO)
+    }
+
+    /// Flushes one layer of each inode: the frozen one if there is one.
+    fn flush_batch(&self, turns: &[Turn], tail: Tail, age: Duration) -> Result<()> {
+        let mut jobs = Vec::with_capacity(turns.len());
+        let mut first_error = None;
+        for turn in turns {
+            match self.begin_job(turn, tail, age) {
+                Ok(job) => jobs.extend(job),
+                Err(error) => {
+                    turn.cell().lock().error.get_or_insert(error.clone());
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        for job in jobs {
+            let cell = Arc::clone(job.turn.cell());
+            if let Err(error) = self.finish_job(job) {
+                cell.lock().error.get_or_insert(error.clone());
+                first_error.get_or_insert(error);
+            }
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    fn begin_job<'t>(&self, turn: &'t Turn, tail: Tail, age: Duration) -> Result<Option<Job<'t>>> {
+        let cell = turn.cell();
+        let Some(captured) = self.capture(cell)? else {
+            return Ok(None);
+        };
+        // Only a stream's last bytes wait for the end of their chunk: what is small or old will hardly be appended to, and
+        // many small remainders would use up the budget.
+        let idle = self.now().as_nanos().saturating_sub(captured.inode.mtime.as_nanos());
+        let old = age > Duration::ZERO && idle >= age.as_nanos() as i64;
+        let tail = if old || captured.capture.bytes() < STREAM_BYTES / 2 { Tail::Flush } else { tail };
+        let mut steps = Vec::new();
+        let planned = self.plan(cell.ino, &captured, tail, Neighbours::Read, &mut steps);
+        let planned = match planned {
+            Err(error) if error.is_damage() => {
+                // New content must not be lost because an old blob beside it is.
+                log::warn!("flush of {} beside damage: {error}", cell.ino);
+                steps.clear();
+                self.plan(cell.ino, &captured, tail, Neighbours::Avoid, &mut steps)?
+            }
+            planned => planned?,
+        };
+        Ok(Some(Job { turn, captured, steps, kept_from: planned.kept_from }))
+    }
+
+    /// Takes cheap copies of what is dirty, and the tree below it.
+    fn capture(&self, cell: &Cell) -> Result<Option<Captured>> {
+        let mut state = cell.lock();
+        let meta = self.meta.read();
+        if let Some(frozen) = &meta.frozen
+            && state.live_generation <= frozen.generation
+        {
+            state.rotate(frozen.generation + 1);
+        }
+        let (layer, generation, tree) = match (&state.frozen, &meta.frozen) {
+            (Some(layer), Some(frozen)) => (layer, frozen.generation, frozen.tree.clone()),
+            (Some(_), None) => return Ok(None),
+            (None, _) => (&state.live, state.live_generation, meta.tree.clone()),
+        };
+        if layer.is_empty() {
+            return Ok(None);
+        }
+        let Some(inode) = inode_in(&tree, cell.ino)? else {
+            return Ok(None);
+        };
+        Ok(Some(Captured { capture: layer.capture(), generation, mark: state.journal_mark, inode, tree }))
+    }
+
+    fn plan(
+        &self,
+        ino: Ino,
+        captured: &Captured,
+        tail: Tail,
+        neighbours: Neighbours,
+        steps: &mut Vec<Step>,
+    ) -> Result<crate::content::plan::Planned> {
+        let planner =
+            Planner::new(Chunker::new(self.repository.keyring().gear(), self.repository.config().chunk_sizes));
+        let input = PlanInput {
+            layers: &[&captured.capture],
+            size: captured.inode.size,
+            class: captured.inode.class,
+            tail,
+            neighbours,
+        };
+        let mut blobs = |id: &_, length| Ok(self.repository.read(BlobKind::Data, id, length)?);
+        let mut base = TreeBase::new(&captured.tree, ino, &mut blobs);
+        planner.plan(&input, &mut base, &mut |output| {
+            steps.push(match output.into_change() {
+                Ok(change) => Step::Ready(change),
+                Err((offset, bytes)) => {
+                    let length = bytes.len() as u32;
+                    Step::Waits { offset, length, ticket: self.repository.submit_data(bytes)? }
+                }
+            });
+            Ok(())
+        })
+    }
+
+    /// Waits for the blobs, then publishes.
+    fn finish_job(&self, job: Job<'_>) -> Result<()> {
+        let Job { turn, captured, steps, kept_from } = job;
+        let mut changes = Vec::with_capacity(steps.len());
+        for step in steps {
+            changes.push(match step {
+                Step::Ready(change) => change,
+                Step::Waits { offset, length, ticket } => Change::chunk(offset, length, ticket.wait()?),
+            });
+        }
+        self.publish(turn.cell(), &captured, changes, kept_from)
+    }
+
+    fn publish(&self, cell: &Cell, captured: &Captured, changes: Vec<Change>, kept_from: Option<u64>) -> Result<()> {
+        let mut state = cell.lock();
+        let mut meta = self.meta.write();
+        let Meta { tree, frozen, .. } = &mut *meta;
+        apply_to(tree, cell.ino, &changes)?;
+        if let Some(frozen) = frozen
+            && captured.generation <= frozen.generation
+        {
+            apply_to(&mut frozen.tree, cell.ino, &changes)?;
+        }
+        drop(meta);
+        let before = state.dirty_bytes();
+        state.live.remove_captured(&captured.capture, kept_from);
+        if let Some(frozen) = &mut state.frozen {
+            frozen.remove_captured(&captured.capture, kept_from);
+            if frozen.is_empty() {
+                state.frozen = None;
+            }
+        }
+        if state.live.is_empty() && state.frozen.is_none() {
+            state.dirty_since_ns = 0;
+        } else {
+            state.dirty_since_ns = self.last_change_ns.load(Ordering::Relaxed).max(1);
+        }
+        // Whoever journalled since the capture journalled all of it.
+        if state.journal_mark == captured.mark && !state.dropped {
+            let generation = captured.generation;
+            state.unjournaled.extend(changes.into_iter().map(|change| Unjournaled { generation, change }));
+        }
+        let after = cell.note_dirty(&state);
+        self.budget.release(before.saturating_sub(after));
+        self.budget.force(after.saturating_sub(before));
+        Ok(())
+    }
+}
+
+/// Brings changes into a tree that still has the inode.
+fn apply_to(tree: &mut Tree, ino: Ino, changes: &[Change]) -> Result<()> {
+    let Some(mut inode) = inode_in(tree, ino)? else {
+        return Ok(());
+    };
+    let delta = extents::apply(tree, ino, changes)?;
+    inode.allocated = inode
+        .allocated
+        .checked_add_signed(delta)
+        .ok_or_else(|| Error::damaged(ino, "more is freed than was allocated"))?;
+    put_inode_in(tree, ino, &inode)
+}

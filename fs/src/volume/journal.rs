@@ -1,0 +1,276 @@
+//! Group commit: pending records, synced content and tied content reach the store's journal.
+//!
+//! *Ordering*
+//! - Content that lies in an open pack is synced there before a journal commit names it (F6).
+//! - The content of a file that was renamed over another one precedes the rename's record (P1).
+//! - [`VolumeJournal::durable`] moves only after the commit is durable, or a head covers it.
+//!
+//! *Threads*: whoever needs durability takes the turn, writes everything that is pending, and finds on the way out that it
+//! served those who waited behind it: they return at once. No thread is woken for a commit.
+//!
+//! *Bounds*: one commit holds at most [`PAYLOAD_MAX`] bytes; content above [`CONTENT_INLINE_MAX`] is flushed into packs, and
+//! the journal holds its extents.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use parking_lot::Mutex;
+use vellum_store::journal::Journal;
+
+use super::{
+    Volume,
+    cells::{Cell, CellState, Turn},
+    state::{Meta, PendingRecord},
+};
+use crate::{
+    content::{
+        dirty::{Body, Capture},
+        extents::Change,
+    },
+    error::{Error, Result},
+    format::op::{self, Op, Part},
+    ino::Ino,
+};
+
+/// Largest payload of one journal commit.
+pub const PAYLOAD_MAX: usize = 4 << 20;
+/// Dirty content of one inode up to this size is written to the journal itself when it is synced.
+pub const CONTENT_INLINE_MAX: u64 = 512 << 10;
+
+/// The journal of a volume and what is known durable.
+#[derive(Debug)]
+pub struct VolumeJournal {
+    journal: Journal,
+    turn: Mutex<()>,
+    /// Every record and change up to this sequence number that needs the journal is in it, or covered by a head.
+    durable: AtomicU64,
+    last_commit: AtomicU64,
+    commits: AtomicU64,
+}
+
+impl VolumeJournal {
+    /// Wraps an open journal whose newest commit is `last_commit`.
+    pub fn new(journal: Journal, last_commit: u64) -> Self {
+        Self {
+            journal,
+            turn: Mutex::new(()),
+            durable: AtomicU64::new(0),
+            last_commit: AtomicU64::new(last_commit),
+            commits: AtomicU64::new(0),
+        }
+    }
+
+    /// The store's journal.
+    pub fn store(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Number of the newest commit.
+    pub fn last_commit(&self) -> u64 {
+        self.last_commit.load(Ordering::Acquire)
+    }
+
+    /// Commits made since the volume was opened.
+    pub fn commit_count(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a durable head covers everything through `sequence`.
+    pub fn note_durable(&self, sequence: u64) {
+        self.durable.fetch_max(sequence, Ordering::AcqRel);
+    }
+}
+
+impl Volume {
+    /// Makes every record through `sequence` durable.
+    pub(crate) fn sync_journal(&self, sequence: u64) -> Result<()> {
+        let Some(journal) = &self.journal else {
+            return Ok(());
+        };
+        if journal.durable.load(Ordering::Acquire) >= sequence {
+            return Ok(());
+        }
+        let _turn = journal.turn.lock();
+        if journal.durable.load(Ordering::Acquire) >= sequence {
+            return Ok(());
+        }
+        self.check_writable()?;
+        self.write_pending(journal).inspect_err(|error| {
+            // A full disk lost nothing: the records wait for the next attempt.
+            if !error.is_no_space() {
+                self.poison(error);
+            }
+        })
+    }
+
+    /// Writes all pending records. The caller holds the journal's turn.
+    fn write_pending(&self, journal: &VolumeJournal) -> Result<()> {
+        self.settle_ties()?;
+        let (records, through) = {
+            let mut meta = self.meta.write();
+            (meta.take_pending(), meta.op_sequence)
+        };
+        let mut appended = 0;
+        let done = match self.append_records(journal, &records, &mut appended) {
+            // The head that this publishes covers every record that was taken.
+            Err(Error::Store(vellum_store::Error::JournalFull { .. })) => self.checkpoint(),
+            done => done,
+        };
+        if let Err(error) = done {
+            let mut records = records;
+            self.meta.write().put_back_pending(records.split_off(appended));
+            return Err(error);
+        }
+        journal.note_durable(through);
+        Ok(())
+    }
+
+    /// Appends records in as few commits as fit; `appended` tells how many are durable.
+    fn append_records(&self, journal: &VolumeJournal, records: &[PendingRecord], appended: &mut usize) -> Result<()> {
+        let mut payload = Vec::new();
+        for (number, record) in records.iter().enumerate() {
+            if !payload.is_empty() && payload.len() + record.bytes.len() + 4 > PAYLOAD_MAX {
+                self.append_payload(journal, &payload)?;
+                *appended = number;
+                payload.clear();
+            }
+            op::frame(&mut payload, &record.bytes);
+        }
+        if !payload.is_empty() {
+            self.append_payload(journal, &payload)?;
+        }
+        *appended = records.len();
+        Ok(())
+    }
+
+    fn append_payload(&self, journal: &VolumeJournal, payload: &[u8]) -> Result<()> {
+        let commit = journal.journal.append(payload)?;
+        journal.last_commit.store(commit, Ordering::Release);
+        journal.commits.fetch_add(1, Ordering::Relaxed);
+        if journal.journal.used_fraction() > 0.5 {
+            self.background.want_checkpoint();
+        }
+        Ok(())
+    }
+
+    /// Puts the content of renamed files before the records of their renames.
+    fn settle_ties(&self) -> Result<()> {
+        loop {
+            let Some(tie) = self.meta.write().ties.pop() else {
+                return Ok(());
+            };
+            let Some(cell) = self.cells.find(tie.ino) else {
+                continue;
+            };
+            let record = self.encode_content(&cell, |meta, record| {
+                let at = meta.pending.iter().position(|other| other.sequence == tie.sequence);
+                meta.pending_bytes += record.bytes.len();
+                // Without the rename's record a head covers it, and the content with it.
+                if let Some(at) = at {
+                    meta.pending.insert(at, record);
+                } else {
+                    meta.pending.push(record);
+                }
+            });
+            self.cells.put(cell);
+            record?;
+        }
+    }
+
+    /// `fsync` of one inode: its content, size and times, and every change of names before this call.
+    pub(crate) fn sync_inode(&self, ino: Ino) -> Result<()> {
+        if self.journal.is_none() {
+            return Ok(());
+        }
+        if let Some(cell) = self.cells.find(ino) {
+            let error = cell.lock().error.take();
+            let synced = match error {
+                Some(error) => Err(error),
+                None => self.encode_content(&cell, |meta, record| {
+                    meta.pending_bytes += record.bytes.len();
+                    meta.pending.push(record);
+                }),
+            };
+            self.cells.put(cell);
+            synced?;
+        }
+        let through = self.meta.read().op_sequence;
+        self.sync_journal(through)
+    }
+
+    /// Encodes what the journal does not hold of an inode, and hands the record to `place` under `meta`.
+    fn encode_content(&self, cell: &Arc<Cell>, place: impl FnOnce(&mut Meta, PendingRecord)) -> Result<()> {
+        let turn = cell.take_turn();
+        cell.lock().sync_waiting = true;
+        let prepared = self.prepare_content(&turn);
+        let mut state = cell.lock();
+        state.sync_waiting = false;
+        prepared?;
+        if !state.has_unjournaled() {
+            return Ok(());
+        }
+        let mut meta = self.meta.write();
+        let Some((op, captures)) = self.content_op(cell.ino, &state, &meta)? else {
+            return Ok(());
+        };
+        let sequence = meta.next_sequence();
+        let bytes = op.encode(sequence).into_boxed_slice();
+        place(&mut meta, PendingRecord { sequence, bytes });
+        drop(meta);
+        let CellState { live, frozen, .. } = &mut *state;
+        for (layer, capture) in frozen.iter_mut().chain(std::iter::once(live)).zip(&captures) {
+            layer.mark_journaled(capture);
+        }
+        state.unjournaled.clear();
+        state.attributes_changed = None;
+        state.journal_mark += 1;
+        Ok(())
+    }
+
+    /// Brings an inode's content to where a journal record can hold or name it. Writers of the inode wait for the turn while
+    /// `sync_waiting` is set and too much is dirty, so this ends.
+    fn prepare_content(&self, turn: &Turn) -> Result<()> {
+        let unjournaled = |state: &CellState| state.layers().iter().map(|layer| layer.unjournaled_bytes()).sum::<u64>();
+        while unjournaled(&turn.cell().lock()) > CONTENT_INLINE_MAX {
+            self.flush_with_turn(turn)?;
+        }
+        if !turn.cell().lock().unjournaled.is_empty() {
+            // F6: the journal may name these blobs only once the open packs that hold them are durable.
+            self.repository.sync_open_packs()?;
+        }
+        Ok(())
+    }
+
+    fn content_op(&self, ino: Ino, state: &CellState, meta: &Meta) -> Result<Option<(Op, Vec<Capture>)>> {
+        let Some(inode) = meta.inode(ino)? else {
+            return Ok(None);
+        };
+        let mut parts = Vec::new();
+        for item in &state.unjournaled {
+            match &item.change {
+                Change::Extent(extent) => {
+                    let place = self.repository.durable_location(&extent.blob)?;
+                    parts.push(Part::Extent { extent: *extent, place: place.encode() });
+                }
+                Change::Hole { offset, length } => parts.push(Part::Zero { offset: *offset, length: *length }),
+                Change::Inline(bytes) => {
+                    // The body is all of the content; what it does not reach is zeros.
+                    parts.push(Part::Zero { offset: 0, length: inode.size.max(1) });
+                    parts.push(Part::Bytes { offset: 0, data: bytes.clone() });
+                }
+            }
+        }
+        let captures: Vec<_> = state.layers().iter().map(|layer| layer.capture_unjournaled()).collect();
+        for segment in captures.iter().flat_map(Capture::segments) {
+            let offset = segment.offset;
+            parts.push(match &segment.body {
+                Body::Data(data) => Part::Bytes { offset, data: data.to_vec() },
+                Body::Zero(length) => Part::Zero { offset, length: *length },
+            });
+        }
+        let (size, atime, mtime, ctime) = (inode.size, inode.atime, inode.mtime, inode.ctime);
+        Ok(Some((Op::Data { ino, size, atime, mtime, ctime, parts }, captures)))
+    }
+}

@@ -1,0 +1,209 @@
+//! Opening and closing a volume.
+//!
+//! *Ordering* of opening: lock, newest head, proof that it continues what this machine remembers, tree, journal replay, a
+//! checkpoint of what was replayed, then the background threads. Of closing: threads end, a last checkpoint, the lock goes.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicI64, AtomicU64},
+};
+
+use parking_lot::{Mutex, RwLock};
+use vellum_store::{
+    crypto::SubkeyUse,
+    format::head::Head,
+    id::HeadHash,
+    journal::{Journal, JournalOptions},
+    repository::{Repository, VolumeHandle},
+};
+
+use super::{
+    Volume, VolumeOptions, background, budget::Budget, handles::Handles, journal::VolumeJournal,
+    nodes::RepositoryNodes, records, replay::ReplaySummary, runs::InodeRuns, snapdir::Views, space::SpaceGauge,
+    state::Meta,
+};
+use crate::{
+    error::{Error, Result},
+    ino::Ino,
+    namespace::{Names, Namespace, RootArgs},
+    tree::{NodeCache, Tree},
+};
+
+/// Journal segments take this part of the disk each, within bounds.
+const JOURNAL_DISK_PART: u64 = 128;
+const JOURNAL_SEGMENT_MIN: u64 = 2 << 20;
+const JOURNAL_SEGMENT_MAX: u64 = 32 << 20;
+const JOURNAL_SEGMENTS_MAX: u32 = 4;
+
+impl Volume {
+    /// Opens a volume of `repository` and replays its journal.
+    pub fn open(repository: Arc<Repository>, options: VolumeOptions) -> Result<(Arc<Self>, ReplaySummary)> {
+        let handle = repository.open_volume(&options.name, options.create, options.read_only, &options.holder)?;
+        let head = handle.head();
+        let nodes = Arc::new(RepositoryNodes::new(Arc::clone(&repository)));
+        let cache = NodeCache::new(options.node_cache_bytes);
+        let tree = match &head {
+            Some(head) => Tree::load(nodes, cache, &head.tree_root)?,
+            None => Tree::empty(nodes, cache),
+        };
+        // P5: what this machine remembers must be an ancestor of what the repository shows.
+        handle.prove_ancestry(&mut |sequence| records::head(&tree, sequence).map_err(into_store))?;
+        let mut volume = Self::assemble(repository, options, handle, tree, head.as_ref())?;
+        let summary = volume.recover(head.as_ref())?;
+        let volume = Arc::new(volume);
+        if !volume.options.read_only {
+            volume.collect_and_settle(head.is_none(), &summary)?;
+            background::start(&volume)?;
+        }
+        Ok((volume, summary))
+    }
+
+    fn assemble(
+        repository: Arc<Repository>,
+        options: VolumeOptions,
+        handle: VolumeHandle,
+        tree: Tree,
+        head: Option<&Head>,
+    ) -> Result<Self> {
+        let keyring = repository.keyring();
+        let names = Names::new(keyring.subkey(SubkeyUse::DirentName));
+        let views = Views::new(keyring.subkey(SubkeyUse::SnapshotIno));
+        let state = records::state(&tree)?;
+        if head.is_some() && state.is_none() {
+            return Err(Error::damaged("volume state", "the tree of the newest head has none"));
+        }
+        let sequence = state.as_ref().map_or(0, |state| state.op_sequence);
+        let next_ino = state.as_ref().map_or(Ino::ROOT.0 + 1, |state| state.next_ino.0);
+        let now = options.clock.map_or_else(crate::time::Time::now, |clock| clock());
+        let created = state.as_ref().map_or(now, |state| state.created);
+        let next_snapshot = state.as_ref().map_or(1, |state| state.next_snapshot);
+        let meta = Meta {
+            tree,
+            op_sequence: sequence,
+            generation: 1,
+            pending: Vec::new(),
+            pending_bytes: 0,
+            ties: Vec::new(),
+            changed: Default::default(),
+            runs: InodeRuns::new(next_ino),
+            frozen: None,
+            durable_sequence: sequence,
+            store_again: false,
+            next_snapshot,
+            created,
+        };
+        Ok(Self {
+            budget: Budget::new(options.dirty_bytes_max),
+            names,
+            meta: RwLock::new(meta),
+            cells: Default::default(),
+            references: Default::default(),
+            handles: Handles::default(),
+            space: SpaceGauge::default(),
+            journal: None,
+            checkpoint_turn: Mutex::new(()),
+            snapdir: views,
+            background: Default::default(),
+            threads: Mutex::default(),
+            poisoned: Mutex::default(),
+            is_poisoned: AtomicBool::new(false),
+            last_change_ns: AtomicI64::new(0),
+            checkpoint_count: AtomicU64::new(0),
+            repository,
+            options,
+            handle,
+        })
+    }
+
+    /// Replays the journal, if there is one.
+    fn recover(&mut self, head: Option<&Head>) -> Result<ReplaySummary> {
+        if head.is_none() {
+            let (uid, gid) = self.options.root_owner;
+            let args = RootArgs { uid, gid, mode: 0o755, time: self.now() };
+            let mut meta = self.meta.write();
+            Namespace::new(&mut meta.tree, &self.names).make_root(&args)?;
+            meta.next_sequence();
+        }
+        let covered = self.meta.read().durable_sequence;
+        let mut summary = ReplaySummary::default();
+        let heads: Vec<HeadHash> = self.handle.recent_hashes();
+        let after = head.map_or(0, |head| head.journal_commit);
+        let dir = match &self.options.journal_dir {
+            Some(dir) => dir.clone(),
+            None => self.repository.journal_dir(&self.options.name),
+        };
+        let options =
+            JournalOptions { segment_bytes: self.journal_segment_bytes()?, segments_max: JOURNAL_SEGMENTS_MAX };
+        let mut operations = 0;
+        let mut failed = None;
+        let this = &*self;
+        let replayed = Journal::open(
+            Arc::clone(self.repository.disk()),
+            &dir,
+            Arc::clone(self.repository.keyring()),
+            &self.options.name,
+            options,
+            after,
+            &heads,
+            &mut |_, payload| match this.replay_payload(covered, payload) {
+                Ok(count) => {
+                    operations += count;
+                    Ok(())
+                }
+                Err(error) => {
+                    let stop = into_store(error.clone());
+                    failed = Some(error);
+                    Err(stop)
+                }
+            },
+        );
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let (journal, recovery) = replayed?;
+        (summary.commits, summary.operations, summary.damage) = (recovery.commits, operations, recovery.damage);
+        if summary.damage.is_some() && !self.options.read_only {
+            log::error!("the journal of volume {} is damaged; the volume is read-only", self.options.name);
+            self.options.read_only = true;
+        }
+        if !self.options.read_only {
+            let last = after + recovery.commits;
+            self.journal = Some(VolumeJournal::new(journal, last));
+        }
+        Ok(summary)
+    }
+
+    fn collect_and_settle(&self, fresh: bool, summary: &ReplaySummary) -> Result<()> {
+        let orphans = self.collect_orphans()?;
+        if fresh || summary.operations > 0 || orphans > 0 {
+            self.checkpoint()?;
+        }
+        // What open packs of the last process still hold is in packs of this checkpoint, or was never acknowledged.
+        self.repository.discard_leftovers()?;
+        Ok(())
+    }
+
+    fn journal_segment_bytes(&self) -> Result<u64> {
+        let total = self.repository.space()?.total_bytes;
+        Ok((total / JOURNAL_DISK_PART).clamp(JOURNAL_SEGMENT_MIN, JOURNAL_SEGMENT_MAX) & !0xfff)
+    }
+
+    /// Ends the volume: makes everything durable, stops the threads, gives the lock back.
+    pub fn close(&self) -> Result<()> {
+        self.background.stop();
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            thread.join();
+        }
+        let closed = if self.options.read_only { Ok(()) } else { self.checkpoint() };
+        self.handle.release();
+        closed
+    }
+}
+
+/// The store's error for a failure of ours inside one of its callbacks.
+fn into_store(error: Error) -> vellum_store::Error {
+    match error {
+        Error::Store(error) => error,
+        other => vellum_store::Error::corrupt("tree", other.to_string()),
+    }
+}

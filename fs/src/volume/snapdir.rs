@@ -1,0 +1,405 @@
+//! `.snapshots`: the hidden directory through which every directory shows its past.
+//!
+//! Reached by name in each live directory, it lists the snapshots in which that directory exists, and `latest`. Names that begin
+//! with `@` are instants: links to the snapshot in force then.
+//!
+//! *Invariants*
+//! 1. An inode number here is bit 63 and 63 bits of a keyed hash of (snapshot, entry directory, inode). The entry directory is
+//!    part of it because a kernel keeps one name for a directory inode: one number reached over two paths would be moved
+//!    from one to the other under the feet of whoever works there. Numbers are the same after forget and remount.
+//! 2. What lies below a snapshot's name never changes (F7): it is read from the snapshot's own tree.
+//! 3. Links (`latest`, instants) may change their target at any moment and say so ([`Entry::transient`]).
+//!
+//! *Threads*: any. The table's lock is a leaf, held for no I/O.
+//!
+//! *Bounds*: one small entry for each number that a front end holds a reference to; trees are opened lazily and shared.
+
+use std::{
+    collections::HashMap,
+    ops::ControlFlow,
+    sync::{Arc, Weak},
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    Volume,
+    instant::parse_instant,
+    ops::{Entry, xattrs::collect_xattrs},
+    snapshot::SnapshotRequest,
+    state::inode_in,
+};
+use crate::{
+    attr::{Attr, Caller},
+    error::{Error, Result},
+    format::{
+        inode::{FileKind, Inode},
+        volume::SnapshotRecord,
+    },
+    ino::Ino,
+    namespace::{DirEntry, NamespaceView},
+    tree::Tree,
+};
+
+/// Name of the link to the newest snapshot.
+const LATEST: &[u8] = b"latest";
+/// Cookie of `latest`; those of snapshots are their ids above [`COOKIE_BASE`].
+const COOKIE_LATEST: u64 = 3;
+const COOKIE_BASE: u64 = 16;
+
+/// An opened snapshot.
+#[derive(Debug)]
+pub struct View {
+    /// Its entry in the list, as of the opening.
+    pub record: SnapshotRecord,
+    /// Its tree.
+    pub tree: Tree,
+}
+
+/// What a number of the view stands for.
+#[derive(Clone, Debug)]
+enum Node {
+    /// The snapshot directory of a live directory.
+    Snapdir(Ino),
+    /// A link in the snapshot directory of a live directory.
+    Link(Ino, Vec<u8>),
+    /// An inode of a snapshot, entered through a live directory.
+    Inside(Arc<View>, Ino, Ino),
+}
+
+#[derive(Debug)]
+struct Held {
+    node: Node,
+    references: u64,
+}
+
+/// The table of numbers that front ends hold, and the snapshots open because of them.
+#[derive(Debug, Default)]
+pub struct Views {
+    key: [u8; 32],
+    held: Mutex<HashMap<Ino, Held>>,
+    open: Mutex<HashMap<u64, Weak<View>>>,
+}
+
+impl Views {
+    /// An empty table; `key` is the hash key of the numbers.
+    pub fn new(key: [u8; 32]) -> Self {
+        Self { key, ..Self::default() }
+    }
+
+    /// The number of a node (invariant 1).
+    fn number(&self, node: &Node) -> Ino {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        match node {
+            Node::Snapdir(dir) => hasher.update(b"dir").update(&dir.0.to_le_bytes()),
+            Node::Link(dir, name) => hasher.update(b"lnk").update(&dir.0.to_le_bytes()).update(name),
+            Node::Inside(view, entry, ino) => hasher
+                .update(b"ino")
+                .update(&view.record.id.to_le_bytes())
+                .update(&entry.0.to_le_bytes())
+                .update(&ino.0.to_le_bytes()),
+        };
+        let mut first = [0; 8];
+        first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        Ino(u64::from_le_bytes(first) | 1 << 63)
+    }
+
+    fn reference(&self, node: Node) -> Ino {
+        let ino = self.number(&node);
+        self.held.lock().entry(ino).or_insert(Held { node, references: 0 }).references += 1;
+        ino
+    }
+
+    fn add_reference(&self, ino: Ino) {
+        if let Some(held) = self.held.lock().get_mut(&ino) {
+            held.references += 1;
+        }
+    }
+
+    fn forget(&self, ino: Ino, count: u64) {
+        let mut table = self.held.lock();
+        if let Some(held) = table.get_mut(&ino) {
+            held.references = held.references.saturating_sub(count);
+            if held.references == 0 {
+                table.remove(&ino);
+            }
+        }
+    }
+
+    fn node(&self, ino: Ino) -> Result<Node> {
+        self.held.lock().get(&ino).map(|held| held.node.clone()).ok_or(Error::Stale(ino.into()))
+    }
+
+    /// Number of entries; for `status` and tests.
+    pub fn len(&self) -> usize {
+        self.held.lock().len()
+    }
+
+    /// Whether no number is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Volume {
+    /// Opens a snapshot for reading, without any front end's number.
+    pub fn open_snapshot(&self, record: &SnapshotRecord) -> Result<Arc<View>> {
+        let mut open = self.snapdir.open.lock();
+        if let Some(view) = open.get(&record.id).and_then(Weak::upgrade)
+            && view.record.root == record.root
+        {
+            return Ok(view);
+        }
+        open.retain(|_, view| view.strong_count() > 0);
+        let tree = self.tree().at_root(&record.root)?;
+        let view = Arc::new(View { record: record.clone(), tree });
+        open.insert(record.id, Arc::downgrade(&view));
+        Ok(view)
+    }
+
+    /// The snapshot directory of a live directory.
+    pub(crate) fn snapdir_entry(&self, dir: Ino) -> Result<Entry> {
+        let inode = self.meta.read().inode(dir)?.ok_or(Error::Stale(dir.into()))?;
+        if inode.kind != FileKind::Directory {
+            return Err(Error::NotDirectory(dir.into()));
+        }
+        self.view_entry(Node::Snapdir(dir))
+    }
+
+    fn view_entry(&self, node: Node) -> Result<Entry> {
+        let transient = matches!(node, Node::Link(..));
+        let immutable = matches!(node, Node::Inside(..));
+        let attr = self.node_attr(&node)?;
+        self.snapdir.reference(node);
+        Ok(Entry { attr, immutable, transient })
+    }
+
+    fn node_attr(&self, node: &Node) -> Result<Attr> {
+        let ino = self.snapdir.number(node);
+        match node {
+            Node::Snapdir(dir) => {
+                let live = self.meta.read().inode(*dir)?.ok_or(Error::Stale((*dir).into()))?;
+                let time = self.newest_snapshot()?.map_or(live.mtime, |record| record.time);
+                // The owner may create (take) and remove (delete) entries; the kernel checks the mode before it asks.
+                let inode = Inode::new(FileKind::Directory, 0o755, self.options.snapshot_admin, live.gid, time);
+                Ok(Attr::new(ino, &Inode { nlink: 2, size: 4096, ..inode }))
+            }
+            Node::Link(dir, name) => {
+                let target = self.link_target(*dir, name)?;
+                let inode = Inode::new(FileKind::Symlink, 0o777, self.options.snapshot_admin, 0, self.now());
+                Ok(Attr::new(ino, &Inode { nlink: 1, size: target.len() as u64, ..inode }))
+            }
+            Node::Inside(view, _, inner) => {
+                let inode = inode_in(&view.tree, *inner)?.ok_or(Error::Stale(ino.into()))?;
+                Ok(Attr::new(ino, &inode))
+            }
+        }
+    }
+
+    /// `lookup` below a snapshot directory.
+    pub(crate) fn view_lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {
+        match self.snapdir.node(parent)? {
+            Node::Snapdir(dir) => {
+                if let Ok(record) = self.snapshot(name) {
+                    let entry = self.directory_in(&record, dir)?;
+                    return self.view_entry(entry);
+                }
+                self.link_target(dir, name)?;
+                self.view_entry(Node::Link(dir, name.to_vec()))
+            }
+            Node::Inside(view, entry, inner) => {
+                let (ino, _) = NamespaceView::new(&view.tree, &self.names).lookup(inner, name)?;
+                self.view_entry(Node::Inside(view, entry, ino))
+            }
+            Node::Link(..) => Err(Error::NotDirectory("a link to a snapshot".into())),
+        }
+    }
+
+    /// Where a live directory was in a snapshot: by inode, else by path, so that history survives renames and re-creation.
+    fn directory_in(&self, record: &SnapshotRecord, dir: Ino) -> Result<Node> {
+        let view = self.open_snapshot(record)?;
+        let past = NamespaceView::new(&view.tree, &self.names);
+        let by_inode = inode_in(&view.tree, dir)?.filter(|inode| inode.kind == FileKind::Directory && inode.nlink > 0);
+        let inner = if by_inode.is_some() {
+            dir
+        } else {
+            let path = NamespaceView::new(&self.tree(), &self.names).path_of(dir)?;
+            let (ino, kind) = past.resolve(&path)?;
+            if kind != FileKind::Directory {
+                return Err(Error::NotFound("this directory in that snapshot".into()));
+            }
+            ino
+        };
+        Ok(Node::Inside(view, dir, inner))
+    }
+
+    /// What `latest` or an instant stands for in the snapshot directory of `dir`.
+    fn link_target(&self, dir: Ino, name: &[u8]) -> Result<Vec<u8>> {
+        let missing = || Error::NotFound(format!("snapshot {}", name.escape_ascii()).into());
+        let limit = if name == LATEST {
+            None
+        } else {
+            let text = name.strip_prefix(b"@").and_then(|text| std::str::from_utf8(text).ok()).ok_or_else(missing)?;
+            Some(parse_instant(text, self.now(), &self.options.zone).ok_or_else(missing)?)
+        };
+        for record in self.snapshots()?.iter().rev() {
+            if limit.is_none_or(|limit| record.time <= limit) && self.directory_in(record, dir).is_ok() {
+                return Ok(record.name.clone());
+            }
+        }
+        Err(missing())
+    }
+
+    fn newest_snapshot(&self) -> Result<Option<SnapshotRecord>> {
+        Ok(self.snapshots()?.pop())
+    }
+
+    /// Gives back references of a number of the view.
+    pub(crate) fn view_forget(&self, ino: Ino, count: u64) {
+        self.snapdir.forget(ino, count);
+    }
+
+    /// Adds a reference to a number that the caller holds already.
+    pub(crate) fn view_reference(&self, ino: Ino) {
+        self.snapdir.add_reference(ino);
+    }
+
+    /// Attributes of a number of the view.
+    pub(crate) fn view_attr(&self, ino: Ino) -> Result<Attr> {
+        self.node_attr(&self.snapdir.node(ino)?)
+    }
+
+    /// Target of a link: the snapshot that it stands for, or the target of a link inside a snapshot.
+    pub(crate) fn view_read_link(&self, ino: Ino) -> Result<Vec<u8>> {
+        match self.snapdir.node(ino)? {
+            Node::Link(dir, name) => self.link_target(dir, &name),
+            Node::Inside(view, _, inner) => NamespaceView::new(&view.tree, &self.names).read_link(inner),
+            Node::Snapdir(_) => Err(Error::InvalidArgument("a directory is no link".into())),
+        }
+    }
+
+    /// The snapshot and the inode in it that a number stands for.
+    pub(crate) fn view_file(&self, ino: Ino) -> Result<(Arc<View>, Ino)> {
+        match self.snapdir.node(ino)? {
+            Node::Inside(view, _, inner) => Ok((view, inner)),
+            Node::Snapdir(_) | Node::Link(..) => Err(Error::IsDirectory("a snapshot directory".into())),
+        }
+    }
+
+    /// Lists a directory of the view.
+    pub(crate) fn view_read_dir(
+        &self,
+        ino: Ino,
+        after: u64,
+        visit: &mut dyn FnMut(&DirEntry<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        match self.snapdir.node(ino)? {
+            Node::Snapdir(dir) => self.list_snapshots_of(ino, dir, after, visit),
+            Node::Inside(view, entry, inner) => {
+                NamespaceView::new(&view.tree, &self.names).read_dir(inner, after, &mut |found: DirEntry<'_>| {
+                    // `..` of the entry directory lies in the live tree; kernels resolve it themselves.
+                    self.visit_node(Node::Inside(Arc::clone(&view), entry, found.ino), &found, visit)
+                })
+            }
+            Node::Link(..) => Err(Error::NotDirectory("a link to a snapshot".into())),
+        }
+    }
+
+    /// Shows an entry under its number in the view, holding a reference while it is shown, so that its attributes can be asked.
+    fn visit_node(
+        &self,
+        node: Node,
+        found: &DirEntry<'_>,
+        visit: &mut dyn FnMut(&DirEntry<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let ino = self.snapdir.reference(node);
+        let flow = visit(&DirEntry { ino, ..*found });
+        self.snapdir.forget(ino, 1);
+        flow
+    }
+
+    fn list_snapshots_of(
+        &self,
+        ino: Ino,
+        dir: Ino,
+        after: u64,
+        visit: &mut dyn FnMut(&DirEntry<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let kind = FileKind::Directory;
+        for (cookie, ino, name) in [(1, ino, b".".as_slice()), (2, dir, b"..".as_slice())] {
+            if after < cookie && visit(&DirEntry { cookie, ino, kind, name }).is_break() {
+                return Ok(());
+            }
+        }
+        let snapshots = self.snapshots()?;
+        if after < COOKIE_LATEST && self.link_target(dir, LATEST).is_ok() {
+            let entry = DirEntry { cookie: COOKIE_LATEST, ino, kind: FileKind::Symlink, name: LATEST };
+            if self.visit_node(Node::Link(dir, LATEST.to_vec()), &entry, visit).is_break() {
+                return Ok(());
+            }
+        }
+        for record in snapshots {
+            let cookie = COOKIE_BASE + record.id;
+            if cookie <= after {
+                continue;
+            }
+            let node = match self.directory_in(&record, dir) {
+                Ok(node) => node,
+                Err(Error::NotFound(_) | Error::NotDirectory(_)) => continue,
+                Err(error) => return Err(error),
+            };
+            let entry = DirEntry { cookie, ino, kind, name: &record.name };
+            if self.visit_node(node, &entry, visit).is_break() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of an extended attribute in a snapshot.
+    pub(crate) fn view_get_xattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
+        match self.snapdir.node(ino)? {
+            Node::Inside(view, _, inner) => NamespaceView::new(&view.tree, &self.names).get_xattr(inner, name),
+            Node::Snapdir(_) | Node::Link(..) => Err(Error::NoAttribute(name.escape_ascii().to_string().into())),
+        }
+    }
+
+    /// The names of extended attributes in a snapshot.
+    pub(crate) fn view_list_xattrs(&self, ino: Ino) -> Result<Vec<Vec<u8>>> {
+        match self.snapdir.node(ino)? {
+            Node::Inside(view, _, inner) => collect_xattrs(&NamespaceView::new(&view.tree, &self.names), inner),
+            Node::Snapdir(_) | Node::Link(..) => Ok(Vec::new()),
+        }
+    }
+
+    fn check_snapshot_admin(&self, parent: Ino, caller: &Caller) -> Result<Ino> {
+        let Node::Snapdir(dir) = self.snapdir.node(parent)? else {
+            return Err(Error::ReadOnly("a snapshot".into()));
+        };
+        if caller.uid != 0 && caller.uid != self.options.snapshot_admin {
+            return Err(Error::Access("snapshots are managed by the owner of the mount".into()));
+        }
+        Ok(dir)
+    }
+
+    /// `mkdir .snapshots/NAME` takes a snapshot.
+    pub(crate) fn view_mkdir(&self, parent: Ino, name: &[u8], caller: &Caller) -> Result<Entry> {
+        let dir = self.check_snapshot_admin(parent, caller)?;
+        let request = SnapshotRequest { name: Some(name.to_vec()), ..SnapshotRequest::default() };
+        let record = self.take_snapshot(&request)?;
+        self.view_entry(self.directory_in(&record, dir)?)
+    }
+
+    /// `rmdir .snapshots/NAME` deletes a snapshot.
+    pub(crate) fn view_rmdir(&self, parent: Ino, name: &[u8], caller: &Caller) -> Result<()> {
+        self.check_snapshot_admin(parent, caller)?;
+        self.delete_snapshot(name).map(|_| ())
+    }
+
+    /// `mv .snapshots/NAME .snapshots/OTHER` renames a snapshot.
+    pub(crate) fn view_rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), caller: &Caller) -> Result<()> {
+        self.check_snapshot_admin(from.0, caller)?;
+        self.check_snapshot_admin(to.0, caller)?;
+        self.rename_snapshot(from.1, to.1).map(|_| ())
+    }
+}

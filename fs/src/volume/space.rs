@@ -1,0 +1,55 @@
+//! Answers early whether a write can still be kept: an accepted write must not fail later for want of space (P6).
+//!
+//! The gauge asks the backend how much is free now and then, and counts what was accepted since; it assumes that nothing
+//! deduplicates or compresses. What it holds back covers the metadata of a checkpoint and the journal's last commits.
+//!
+//! *Threads*: any; one atomic on the hot path.
+//! *Bounds*: asks the system at most once per [`REFRESH_BYTES`] accepted or after [`refresh`](SpaceGauge::refresh).
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use vellum_store::repository::Repository;
+
+use crate::error::{Error, Result};
+
+/// Accepted bytes after which the system is asked again.
+const REFRESH_BYTES: i64 = 16 << 20;
+/// Bytes held back, so that a checkpoint of what was accepted, and deletions, still succeed on a full disk.
+const RESERVE_BYTES: i64 = 24 << 20;
+/// What one change of names may cost before it is compressed and shared with others.
+pub const NAME_CHANGE_BYTES: u64 = 4096;
+
+/// Free space, as far as known without asking.
+#[derive(Debug, Default)]
+pub struct SpaceGauge {
+    left: AtomicI64,
+    until_refresh: AtomicI64,
+}
+
+impl SpaceGauge {
+    /// Asks the system; `pending` bytes are accepted but not yet written.
+    pub fn refresh(&self, repository: &Repository, pending: u64) -> Result<()> {
+        let space = repository.space()?;
+        let small_disk = (space.total_bytes / 16) as i64;
+        let free = i64::try_from(space.free_bytes).unwrap_or(i64::MAX);
+        let reserve = RESERVE_BYTES.min(small_disk);
+        let pending = i64::try_from(pending).unwrap_or(i64::MAX);
+        self.left.store(free.saturating_sub(reserve).saturating_sub(pending), Ordering::Relaxed);
+        self.until_refresh.store(REFRESH_BYTES, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Accepts `bytes`, or answers [`Error::NoSpace`]. `pending` tells the bytes that were accepted but not yet written.
+    pub fn accept(&self, repository: &Repository, bytes: u64, pending: impl Fn() -> u64) -> Result<()> {
+        let wanted = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let stale = self.until_refresh.fetch_sub(wanted, Ordering::Relaxed) < wanted;
+        if stale || self.left.load(Ordering::Relaxed) < wanted {
+            self.refresh(repository, pending())?;
+        }
+        if self.left.fetch_sub(wanted, Ordering::Relaxed) < wanted {
+            self.left.fetch_add(wanted, Ordering::Relaxed);
+            return Err(Error::NoSpace("the disk of the repository is full".into()));
+        }
+        Ok(())
+    }
+}
