@@ -95,6 +95,7 @@ pub(super) fn open_all(disk: &dyn Disk, dir: &Path, listing: &Listing, write: bo
 pub(super) fn create(disk: &dyn Disk, dir: &Path, number: u64, length: u64) -> Result<SegmentFile> {
     let path = dir.join(name_of(number));
     let unfinished = dir.join(format!("{}{NEW_SUFFIX}", name_of(number)));
+    let mut leftover = &unfinished;
     let made = disk.create_new(&unfinished).and_then(|file| {
         file.allocate(0, length)?;
         // Reserved blocks are not enough: turning them into written ones at the first commit would cost the backing
@@ -106,14 +107,16 @@ pub(super) fn create(disk: &dyn Disk, dir: &Path, number: u64, length: u64) -> R
         }
         file.sync_all()?;
         disk.rename_new(&unfinished, &path)?;
+        leftover = &path;
         disk.sync_dir(dir)?;
         Ok(file)
     });
     match made {
         Ok(file) => Ok(SegmentFile { number, path, file, length }),
         Err(e) => {
-            // The first failure is what the caller hears of; a leftover is removed by the next opening.
-            let _ = disk.remove(&unfinished);
+            // The first failure is what the caller hears of. A leftover that stays does no harm: it holds no commit, and the
+            // next opening removes or uses it.
+            let _ = disk.remove(leftover);
             Err(Error::io(format!("create journal segment {}", path.display()), e))
         }
     }

@@ -141,26 +141,31 @@ fn whole_commits_of_another_history_are_damage_and_their_torn_remains_are_not() 
 #[test]
 fn of_two_commits_with_one_number_the_later_session_is_right() {
     let (old, new, next) = (b"torn away and come back", b"acknowledged", b"after it");
-    let make = |previous_of_third: u8, with_new: bool| {
+    let make = |previous_of_third: u8, with_new: bool, flipped: u8| {
         let disk = two_segments();
         write_at(&disk, 1, 0, &[0; 32 << 10]);
         write_at(&disk, 2, 0, &[0; 32 << 10]);
         write_at(&disk, 1, 0, &sealed(1, 0, &header(1, 1, 1, 0, b"one"), b"one"));
         write_at(&disk, 1, 1, &sealed(1, 1, &header(2, 1, 2, 1, old), old));
         if with_new {
-            write_at(&disk, 2, 0, &sealed(2, 0, &header(2, 5, 3, 1, new), new));
+            let mut commit = sealed(2, 0, &header(2, 5, 3, 1, new), new);
+            commit[HEADER_BYTES + 50] ^= flipped;
+            write_at(&disk, 2, 0, &commit);
         }
         write_at(&disk, 2, 1, &sealed(2, 1, &header(3, 5, 4, previous_of_third, next), next));
         read(&disk, 0, &[head(1)])
     };
-    let (recovery, replayed) = make(3, true);
+    let (recovery, replayed) = make(3, true, 0);
     assert_eq!(recovery.damage, None);
     assert_eq!(replayed, [(1, b"one".to_vec()), (2, new.to_vec()), (3, next.to_vec())]);
     // Without the acknowledged one, the other is not what commit 3 follows: the loss shows.
-    let (recovery, replayed) = make(3, false);
+    let (recovery, replayed) = make(3, false, 0);
     assert!(recovery.damage.is_some());
     assert_eq!(replayed.len(), 2);
-    assert!(make(9, true).0.damage.is_some(), "a chain that breaks is damage");
+    let (recovery, replayed) = make(3, true, 1);
+    assert!(recovery.damage.is_some());
+    assert_eq!(replayed.len(), 1, "the earlier one does not stand in for the damaged later one");
+    assert!(make(9, true, 0).0.damage.is_some(), "a chain that breaks is damage");
 }
 
 #[test]

@@ -103,8 +103,11 @@ fn a_commit_left_in_the_page_cache_by_a_dead_process_becomes_durable_at_opening(
     assert!(matches!(journal.append(&payload(2, 20)), Err(Error::Poisoned { .. })));
     assert_eq!(read(&disk.memory.crash(), 0, &[head(1)]).1, expected(&[10]), "it is not on the disk");
     let reborn = disk.memory.kill();
-    let (journal, _, replayed) = open(&reborn, 0, &[head(1)]);
+    let disk = Arc::new(ProbeDisk::new(reborn.clone()));
+    let (journal, _, replayed) = open_with(disk.clone(), SMALL, 0, &[head(1)]).unwrap();
     assert_eq!(replayed, expected(&[10, 20]), "but in the page cache");
+    // A sync of what the page cache holds would prove nothing after the earlier one failed: it is written again.
+    assert!(disk.take_calls().ends_with(&[Call::Write, Call::SyncData]));
     append_all(&journal, &[30]);
     assert_eq!(open(&reborn.crash(), 0, &[head(1)]).2, expected(&[10, 20, 30]));
 }
@@ -144,4 +147,46 @@ fn a_journal_that_cannot_make_its_first_segment_does_not_open() {
         append_all(&open_with(disk.clone(), SMALL, 0, &[head(1)]).unwrap().0, &[10]);
         assert_eq!(read(&disk.memory.crash(), 0, &[head(1)]).1, expected(&[10]));
     }
+}
+
+#[test]
+fn a_segment_whose_name_was_not_synced_gets_it_synced_by_the_next_opening() {
+    let disk = Arc::new(ProbeDisk::new(MemoryDisk::new()));
+    let mut syncs = 0;
+    disk.before(move |_, call| {
+        syncs += u64::from(call == Call::SyncDir);
+        // The process dies after the rename of its first segment: nothing works any more.
+        match syncs > 3 {
+            true => Err(io::Error::from_raw_os_error(5)),
+            false => Ok(()),
+        }
+    });
+    assert!(open_with(disk.clone(), SMALL, 0, &[]).is_err());
+    let reborn = disk.memory.kill();
+    assert!(reborn.metadata(&dir().join("0000000000000001")).unwrap().is_some());
+    append_all(&open(&reborn, 0, &[head(1)]).0, &[10]);
+    assert_eq!(read(&reborn.crash(), 0, &[head(1)]).1, expected(&[10]));
+}
+
+#[test]
+fn a_segment_that_cannot_be_made_is_tried_a_second_time() {
+    for call in [Call::Create, Call::Allocate, Call::SyncAll, Call::Rename, Call::SyncDir] {
+        let disk = Arc::new(ProbeDisk::new(MemoryDisk::new()));
+        let (journal, _, _) = open_with(disk.clone(), SMALL, 0, &[head(1)]).unwrap();
+        let mut failed = false;
+        disk.before(move |_, seen| match seen == call && !failed {
+            true => {
+                failed = true;
+                Err(io::Error::from_raw_os_error(5))
+            }
+            false => Ok(()),
+        });
+        append_all(&journal, &[20_000; 3]);
+        check_recovered_lengths(&disk.memory, &[20_000; 3]);
+    }
+}
+
+fn check_recovered_lengths(disk: &MemoryDisk, lengths: &[usize]) {
+    let (recovery, replayed) = read(&disk.crash(), 0, &[head(1)]);
+    assert_eq!((recovery.damage, replayed), (None, expected(lengths)));
 }

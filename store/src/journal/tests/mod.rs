@@ -239,3 +239,28 @@ fn a_journal_of_an_earlier_key_epoch_is_replayed() {
     let (recovery, replayed) = read(&disk.crash(), 0, &[head(1)]);
     assert_eq!((recovery.commits, replayed.len()), (2, 2), "the old keyring does not know what follows");
 }
+
+#[cfg(unix)]
+#[test]
+fn the_journal_works_on_a_real_disk() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().join("journal").join("main");
+    let lengths = [10, 100_000, 5000];
+    let mut replayed = Vec::new();
+    for count in [0, 1, 2, 3] {
+        replayed.clear();
+        let mut replay = |number: u64, payload: &[u8]| {
+            replayed.push((number, payload.to_vec()));
+            Ok(())
+        };
+        let disk = Arc::new(crate::disk::LocalDisk);
+        let options = JournalOptions { segment_bytes: 2 << 20, segments_max: 2 };
+        let (journal, recovery) =
+            Journal::open(disk, &dir, KEYRING.clone(), &volume(), options, 0, &[head(1)], &mut replay).unwrap();
+        assert_eq!((recovery.damage, replayed.len()), (None, count));
+        if count < lengths.len() {
+            append_all(&journal, &lengths[count..=count]);
+        }
+    }
+    assert_eq!(replayed, expected(&lengths));
+}
