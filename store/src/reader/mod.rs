@@ -110,9 +110,12 @@ impl BlobReader {
         Ok(bytes)
     }
 
-    /// The bytes of a blob that is in the cache.
-    pub(crate) fn cached(&self, id: &BlobId) -> Option<Arc<[u8]>> {
-        self.shared.cache.get(id)
+    /// A blob's plaintext, if it is in memory.
+    pub(crate) fn read_cached(&self, id: &BlobId) -> Option<Arc<[u8]>> {
+        self.shared.cache.get(id).or_else(|| match self.shared.parts.inflight.find(id)? {
+            Found::Plain(plain) => Some(Arc::from(&plain[..])),
+            Found::Places(_) => None,
+        })
     }
 
     /// Asks for chunks to be read into the cache in the background; adjacent ones of a pack with one read.

@@ -190,9 +190,9 @@ impl Repository {
         self.reader.read(kind, id, plain_length)
     }
 
-    /// The plaintext of a chunk, if it is in the cache: never waits for the disk.
+    /// A blob's plaintext if it is in memory; never waits for the disk.
     pub fn read_cached(&self, id: &BlobId) -> Option<Arc<[u8]>> {
-        self.reader.cached(id)
+        self.reader.read_cached(id)
     }
 
     /// Reads a node, whose length nobody recorded.

@@ -1,7 +1,7 @@
 //! A repository in process: on a disk in memory that can crash, rot and fill up.
 #![allow(clippy::unwrap_used)]
 
-use std::{path::PathBuf, sync::Arc};
+use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
 
 use zeroize::Zeroizing;
 
@@ -9,11 +9,17 @@ use super::*;
 use crate::{
     config::ChunkSizes,
     crypto::{Credential, KdfParams},
-    disk::{Disk, MemoryDisk},
+    disk::{Disk, EntryKind, MemoryDisk},
     lock::Holder,
 };
 
 mod basic;
+mod crash;
+mod damage;
+mod failure;
+mod fsync;
+mod history;
+mod slots;
 
 pub(super) fn passphrase() -> Credential {
     Credential::Passphrase(Zeroizing::new("correct horse".to_string()))
@@ -97,4 +103,33 @@ pub(super) fn chunks(seed: u64, count: usize) -> Vec<Vec<u8>> {
 
 pub(super) fn count_packs(repository: &Repository) -> u64 {
     repository.stats().unwrap().packs
+}
+
+/// All files below the repository, with their lengths.
+pub(super) fn files(disk: &dyn Disk) -> Vec<(PathBuf, u64)> {
+    let mut files = Vec::new();
+    let mut dirs = vec![PathBuf::from("/repository")];
+    while let Some(dir) = dirs.pop() {
+        disk.list_dir(&dir, &mut |name, kind| {
+            let path = dir.join(name);
+            match kind {
+                EntryKind::Dir => dirs.push(path),
+                _ => files.push((path, 0)),
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    }
+    for (path, length) in &mut files {
+        *length = disk.metadata(path).unwrap().unwrap().len;
+    }
+    files.sort();
+    files
+}
+
+/// What a check tells, with every byte read.
+pub(super) fn damage_of(repository: &Repository) -> Vec<Damage> {
+    let mut found = Vec::new();
+    repository.check(true, &mut |_| {}, &mut |damage| found.push(damage)).unwrap();
+    found
 }
