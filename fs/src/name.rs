@@ -7,12 +7,12 @@
 
 use std::borrow::Cow;
 
-use crate::{
-    error::{Error, Object, Result},
-    format::NAME_BYTES_MAX,
-};
+use crate::error::{Error, Object, Result};
 
 mod fold;
+
+/// Longest name of a directory entry.
+pub const NAME_BYTES_MAX: usize = 255;
 
 /// Refuses what cannot be the name of a directory entry.
 pub fn check(name: &[u8]) -> Result<()> {

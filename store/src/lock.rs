@@ -16,7 +16,6 @@
 //! *Not here*: the lock that counts between machines, which is the exclusive creation of the next head.
 
 use std::{
-    ffi::OsString,
     fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -27,6 +26,13 @@ use crate::{
     error::{Error, Result},
     id::VolumeName,
 };
+
+#[cfg(not(unix))]
+#[path = "lock/other.rs"]
+mod system;
+#[cfg(unix)]
+#[path = "lock/unix.rs"]
+mod system;
 
 /// Most that is read of a description.
 pub const BODY_BYTES_MAX: u64 = 16 << 10;
@@ -280,54 +286,6 @@ fn unescape(mut value: &[u8]) -> Option<Vec<u8>> {
         }
     }
     Some(out)
-}
-
-#[cfg(unix)]
-mod system {
-    use std::os::unix::ffi::OsStringExt;
-
-    use super::OsString;
-
-    pub(super) fn host_name() -> String {
-        nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-    }
-
-    /// Drawn by the kernel at each start; where there is none (systems other than Linux), a process id alone tells.
-    pub(super) fn boot_id() -> String {
-        std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_string()).unwrap_or_default()
-    }
-
-    pub(super) fn is_alive(pid: u32) -> bool {
-        let Ok(pid @ 1..) = i32::try_from(pid) else { return false };
-        // Signal 0 asks without sending; a process of another user answers EPERM and is there.
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None) != Err(nix::errno::Errno::ESRCH)
-    }
-
-    pub(super) fn path(bytes: Vec<u8>) -> OsString {
-        OsString::from_vec(bytes)
-    }
-}
-
-#[cfg(not(unix))]
-mod system {
-    use super::OsString;
-
-    pub(super) fn host_name() -> String {
-        String::new()
-    }
-
-    pub(super) fn boot_id() -> String {
-        String::new()
-    }
-
-    /// Not known without asking the system in its own way, and then the description is believed.
-    pub(super) fn is_alive(_pid: u32) -> bool {
-        true
-    }
-
-    pub(super) fn path(bytes: Vec<u8>) -> OsString {
-        String::from_utf8_lossy(&bytes).into_owned().into()
-    }
 }
 
 #[cfg(test)]

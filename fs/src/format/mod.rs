@@ -37,12 +37,12 @@ use crate::{
     time::Time,
 };
 
+pub use crate::name::NAME_BYTES_MAX;
+
 /// Longest key of a record.
 pub const KEY_BYTES_MAX: usize = 272;
 /// Longest value of a record.
 pub const VALUE_BYTES_MAX: usize = 8192;
-/// Longest name of a directory entry.
-pub const NAME_BYTES_MAX: usize = 255;
 /// Longest target of a symbolic link.
 pub const TARGET_BYTES_MAX: usize = 4095;
 

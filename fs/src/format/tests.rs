@@ -1,4 +1,7 @@
+//! Tests of the records: round trips, edge values and hostile bytes.
+
 #![allow(clippy::unwrap_used)]
+
 use std::fmt::Debug;
 
 use vellum_store::id::{BlobId, HeadHash};

@@ -1,4 +1,7 @@
+//! Tests of the tree, against an ordered map and over a store that can fail.
+
 #![allow(clippy::unwrap_used)]
+
 use std::{
     collections::{BTreeMap, HashMap},
     ops::ControlFlow,

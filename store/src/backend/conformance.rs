@@ -92,7 +92,7 @@ fn missing_is_told_from_damaged(backend: &dyn Backend) {
         );
     }
     assert!(is_corrupt(&backend.get(&name("index/x"), 4)), "an object longer than expected is damaged");
-    let absent = OpenName::new("0123456789abcdef").expect("16 digits");
+    let absent = OpenName::new("0123456789abcdef").expect("16 digits make a name");
     assert!(is_missing(&backend.read_open(&absent, 0, 1)), "a missing open object");
 }
 

@@ -1,3 +1,5 @@
+//! Tests of packs: building, reading from the end, damage.
+
 #![allow(clippy::unwrap_used)]
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -1,4 +1,7 @@
+//! Tests of dirty maps, against a plain array of bytes.
+
 #![allow(clippy::unwrap_used)]
+
 use super::*;
 use crate::content::testing::{Random, seeds};
 

@@ -1,4 +1,7 @@
+//! Tests of the local backend: the conformance suite, power loss and full or failing disks.
+
 #![allow(clippy::unwrap_used)]
+
 use super::*;
 use crate::{
     backend::conformance,

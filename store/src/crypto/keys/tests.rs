@@ -1,4 +1,7 @@
+//! Tests of keyrings: what is sealed opens only as what it was.
+
 #![allow(clippy::unwrap_used)]
+
 use super::*;
 
 fn keyring(key: u8, repository: u8, epoch: u32) -> Keyring {

@@ -1,4 +1,7 @@
+//! Tests of sealed blobs: moved, retyped, damaged and exploding ones are refused.
+
 #![allow(clippy::unwrap_used)]
+
 use super::*;
 use crate::{crypto::MasterKey, id::RepositoryId};
 

@@ -1,4 +1,7 @@
+//! Tests of key slots: credentials, copies, damage and absurd parameters.
+
 #![allow(clippy::unwrap_used)]
+
 use super::*;
 use crate::{
     crypto::Keyring,

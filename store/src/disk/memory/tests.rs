@@ -1,4 +1,7 @@
+//! Tests of the simulated disk: what a crash keeps.
+
 #![allow(clippy::unwrap_used)]
+
 use super::*;
 
 fn path(text: &str) -> &Path {

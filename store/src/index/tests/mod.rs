@@ -1,3 +1,5 @@
+//! Tests of the index, against a map, with damaged and missing segments.
+
 #![allow(clippy::unwrap_used)]
 
 mod model;
