@@ -24,7 +24,6 @@ use super::{
 use crate::{
     backend::ObjectName,
     error::{Error, Result},
-    id::PackId,
     pack::{FinishedPack, PackEntry},
 };
 
@@ -169,7 +168,7 @@ impl Shared {
     fn store_or_rescue(&self, finished: Finished) -> Result<(), Box<Unstored>> {
         match self.store(&finished) {
             Ok(()) => {
-                self.stored(&finished.whole.id, &finished.whole.entries, &finished.pack);
+                self.stored(&finished.whole, &finished.pack);
                 Ok(())
             }
             Err(error @ Error::NoSpace { .. }) => Err(Box::new(Unstored { stalled: Some(finished), error })),
@@ -192,10 +191,17 @@ impl Shared {
         pack.object().publish(&ObjectName::pack(&whole.id)).map(drop)
     }
 
-    fn stored(&self, id: &PackId, entries: &[PackEntry], pack: &Arc<OpenPack>) {
+    fn stored(&self, whole: &FinishedPack, pack: &Arc<OpenPack>) {
         // F1: only here, after `publish` made the pack durable, may an index segment come to list its blobs.
-        self.index.insert_pack(*id, entries);
-        for entry in entries {
+        self.index.insert_pack(whole.id, &whole.entries);
+        {
+            let mut stored = self.counters.stored.lock();
+            stored.packs += 1;
+            stored.pack_bytes += whole.length;
+            let sealed_bytes = whole.entries.iter().map(|entry| u64::from(entry.length)).sum();
+            stored.count_blobs(whole.kind, whole.entries.len() as u64, sealed_bytes);
+        }
+        for entry in &whole.entries {
             self.suspects.heal(&entry.id);
             self.inflight.leave(&entry.id, pack);
         }
@@ -228,28 +234,26 @@ impl Shared {
         let mut filling = Filling::create(self, finished.whole.kind, RESCUE_ROOM)?;
         let to = filling.pack.clone();
         let copied = self.copy_blobs(from, &finished.whole.entries, &mut filling);
-        let stored = copied.and_then(|copied| {
+        let stored = copied.and_then(|()| {
             let rescued = Finished { pack: to.clone(), whole: filling.builder.finish() };
-            self.store(&rescued).map(|()| (rescued.whole.id, copied))
+            self.store(&rescued).map(|()| rescued.whole)
         });
-        let (id, copied) = stored.inspect_err(|_| to.object().discard())?;
-        for entry in &copied {
+        let whole = stored.inspect_err(|_| to.object().discard())?;
+        for entry in &whole.entries {
             self.inflight.moved(from, Place { pack: to.clone(), entry: *entry });
         }
-        self.stored(&id, &copied, &to);
+        self.stored(&whole, &to);
         self.closer.forget(from);
         from.object().discard();
         Ok(())
     }
 
-    fn copy_blobs(&self, from: &OpenPack, entries: &[PackEntry], to: &mut Filling) -> Result<Vec<PackEntry>> {
-        let mut copied = Vec::with_capacity(entries.len());
+    fn copy_blobs(&self, from: &OpenPack, entries: &[PackEntry], to: &mut Filling) -> Result<()> {
         for entry in entries {
             let bytes = from.object().read_at(u64::from(entry.offset), entry.length)?;
             self.sealer.unseal(entry.kind, entry.epoch, &entry.id, &bytes, entry.plain_length)?;
-            let sealed = Sealed { id: entry.id, plain_length: entry.plain_length, epoch: entry.epoch, bytes };
-            copied.push(to.append(&sealed)?);
+            to.append(&Sealed { id: entry.id, plain_length: entry.plain_length, epoch: entry.epoch, bytes })?;
         }
-        Ok(copied)
+        Ok(())
     }
 }

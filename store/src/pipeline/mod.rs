@@ -92,6 +92,34 @@ pub struct PipelineCounters {
     pub sealed_bytes: u64,
     /// Most bytes of plaintext that were inside at once.
     pub peak_bytes: u64,
+    /// Packs that were stored.
+    pub stored: StoredPacks,
+}
+
+/// Packs that were stored, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoredPacks {
+    /// Packs.
+    pub packs: u64,
+    /// Their bytes as they lie in the storage, padding and trailers included.
+    pub pack_bytes: u64,
+    /// Blobs in them; second copies count.
+    pub blobs: u64,
+    /// Sealed bytes of chunks.
+    pub data_bytes: u64,
+    /// Sealed bytes of tree nodes.
+    pub node_bytes: u64,
+}
+
+impl StoredPacks {
+    /// Counts blobs of one kind, of a pack or of several.
+    pub(crate) fn count_blobs(&mut self, kind: BlobKind, blobs: u64, sealed_bytes: u64) {
+        self.blobs += blobs;
+        match kind {
+            BlobKind::Data => self.data_bytes += sealed_bytes,
+            BlobKind::Node => self.node_bytes += sealed_bytes,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -100,6 +128,7 @@ struct Counters {
     shared_bytes: AtomicU64,
     sealed_blobs: AtomicU64,
     sealed_bytes: AtomicU64,
+    stored: Mutex<StoredPacks>,
 }
 
 #[derive(Debug, Default)]
@@ -143,6 +172,7 @@ pub(crate) struct Shared {
     inflight: Arc<InFlight>,
     streams: [Stream; 3],
     closer: Closer,
+    /// For helpers; workers have their own.
     scratches: Mutex<Vec<Scratch>>,
     failure: Mutex<Failure>,
     parked_bytes_max: usize,
@@ -334,6 +364,7 @@ impl Pipeline {
             sealed_blobs: read(&counters.sealed_blobs),
             sealed_bytes: read(&counters.sealed_bytes),
             peak_bytes: self.shared.budget.peak() as u64,
+            stored: *counters.stored.lock(),
         }
     }
 }

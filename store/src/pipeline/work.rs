@@ -19,6 +19,9 @@ use crate::{
     id::{BlobId, BlobKind},
 };
 
+/// Scratches that are kept for helpers.
+const SCRATCHES_MAX: usize = 8;
+
 impl Shared {
     /// The life of a worker.
     pub(crate) fn work(&self) {
@@ -48,17 +51,24 @@ impl Shared {
         let mut scratch = None;
         loop {
             if let Some(result) = done() {
-                self.scratches.lock().extend(scratch);
+                self.keep_scratch(scratch);
                 return result;
             }
             let Some(job) = self.queue.pop_or_wait() else { break };
             let scratch = scratch.get_or_insert_with(|| self.scratches.lock().pop().unwrap_or_default());
             self.run(job, scratch);
         }
-        self.scratches.lock().extend(scratch);
+        self.keep_scratch(scratch);
         let result = wait();
         self.queue.wait_over();
         result
+    }
+
+    fn keep_scratch(&self, scratch: Option<Scratch>) {
+        let mut scratches = self.scratches.lock();
+        if scratches.len() < SCRATCHES_MAX {
+            scratches.extend(scratch);
+        }
     }
 
     fn run(&self, job: Job, scratch: &mut Scratch) {

@@ -221,7 +221,8 @@ impl Shared {
             }
             None => None,
         };
-        for location in self.parts.index.lookup(id)?.iter() {
+        let locations = self.parts.index.lookup(id).map_err(never_not_found)?;
+        for location in locations.iter() {
             match self.load_from(kind, id, location, plain_length) {
                 Ok(plain) => return Ok(plain.into()),
                 Err(error) => {
@@ -233,7 +234,8 @@ impl Shared {
         }
         let adopted = self.adopted.lock().get(id).cloned();
         if let Some((open, entry)) = adopted {
-            let sealed = self.parts.backend.read_open(&open, u64::from(entry.offset), entry.length)?;
+            let read = self.parts.backend.read_open(&open, u64::from(entry.offset), entry.length);
+            let sealed = read.map_err(never_not_found)?;
             return Ok(self.unseal(kind, id, entry.epoch, &sealed, plain_length)?.into());
         }
         Err(failure.unwrap_or(Error::BlobMissing { id: *id }))
@@ -246,14 +248,19 @@ impl Shared {
 
     fn fetch(&self, location: &Location, offset: u64, length: u32) -> Result<Vec<u8>> {
         self.parts.spawner.step("read pack");
-        match self.parts.backend.get_range(&ObjectName::pack(&location.pack), offset, length) {
-            Err(Error::NotFound { object }) => Err(Error::corrupt(object, "the pack is gone")),
-            other => other,
-        }
+        self.parts.backend.get_range(&ObjectName::pack(&location.pack), offset, length).map_err(never_not_found)
     }
 
     fn unseal(&self, kind: BlobKind, id: &BlobId, epoch: u32, sealed: &[u8], plain_length: u32) -> Result<Vec<u8>> {
         // P2: proves the tag and recomputes the id, or fails.
         self.parts.sealer.unseal(kind, epoch, id, sealed, plain_length)
+    }
+}
+
+/// What the index or the journal names and is not there is damage.
+fn never_not_found(error: Error) -> Error {
+    match error {
+        Error::NotFound { object } => Error::corrupt(object, "it is gone"),
+        other => other,
     }
 }

@@ -99,6 +99,7 @@ impl Repository {
         StateDirectory::new(&*self.disk, &self.state_dir, &self.keyring)
             .store(volume.name(), &Remembered::new(head.sequence, published.bytes, draft.time_ns))?;
         step("commit: head is remembered");
+        self.note_commit(volume.name(), head.sequence, published.hash);
         turn.commits += 1;
         if let Err(error) = self.tidy(volume, head.sequence, &unnamed, &mut turn) {
             // What stays is in nobody's way, and the next commit or gc meets it again.

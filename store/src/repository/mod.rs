@@ -56,9 +56,10 @@ pub use self::{
     stats::RepositoryStats,
     volumes::VolumeHandle,
 };
-pub use crate::pipeline::{Copies, PipelineCounters, Ticket};
+pub use crate::pipeline::{Copies, PipelineCounters, StoredPacks, Ticket};
 use commit::CommitTurn;
 use places::Leftovers;
+use stats::Totals;
 
 /// An open repository.
 pub struct Repository {
@@ -86,6 +87,8 @@ pub struct Repository {
     leftovers: Mutex<Leftovers>,
     /// Volume locks of this process.
     locks_held: Arc<AtomicUsize>,
+    table_dir: Option<PathBuf>,
+    totals: Mutex<Option<Totals>>,
     notes: Vec<String>,
     _readers: Option<ReaderLock>,
 }
@@ -217,6 +220,7 @@ impl Drop for Repository {
         if let Some(thread) = self.maintenance.get_mut().take() {
             thread.join();
         }
+        self.store_totals();
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     format::slot::SLOT_LENGTH,
     heads::{HEADS_KEPT, newest_heads, read_manifest},
     id::{SegmentId, VolumeName},
-    index::{Index, IndexOptions},
+    index::Index,
     lock::ReaderLock,
     pipeline::{InFlight, Pipeline, PipelineParts, Suspects},
     reader::{BlobReader, ReaderParts},
@@ -46,6 +46,8 @@ pub(super) struct Named {
     pub(super) gc_generation: u64,
     /// What is damaged or missing; the index is then rebuilt.
     pub(super) damage: Vec<Error>,
+    /// Volumes that a manifest names and that have no heads.
+    pub(super) missing: BTreeSet<VolumeName>,
 }
 
 impl Repository {
@@ -72,7 +74,11 @@ impl Repository {
             }
         };
         let named = read_heads(&*backend, &keyring)?;
-        let index = Arc::new(open_index(&backend, &keyring, &named, options.index.clone(), read_only, &mut notes)?);
+        for volume in &named.missing {
+            // P5: a listing that lacks what a manifest names was cut short or tampered with.
+            note(&mut notes, format!("the heads of volume {volume} are gone"));
+        }
+        let index = Arc::new(open_index(&backend, &keyring, &named, &options, &mut notes)?);
         let sealer = Arc::new(BlobSealer::new(keyring.clone(), config.compression));
         let (suspects, inflight) = (Arc::<Suspects>::default(), Arc::new(InFlight::new()));
         let reader = BlobReader::start(ReaderParts {
@@ -122,6 +128,8 @@ impl Repository {
             commit_turn: Mutex::new(CommitTurn::default()),
             leftovers: Mutex::new(Leftovers::new(leftovers)),
             locks_held: Arc::default(),
+            table_dir: options.table_dir,
+            totals: Mutex::default(),
             notes,
             _readers: readers,
         }))
@@ -237,11 +245,8 @@ pub(super) fn read_heads(backend: &dyn Backend, keyring: &Keyring) -> Result<Nam
         match read_manifest(backend, keyring, newest.head.manifest) {
             Ok(manifest) => {
                 named.segments.extend(manifest.segments.into_iter().filter(|segment| seen.insert(*segment)));
-                let missing = manifest.volumes.iter().find(|volume| !named.volumes.contains(volume));
-                if let Some(missing) = missing {
-                    // P5: a listing that lacks what the manifest names was cut short or tampered with.
-                    named.damage.push(Error::corrupt(format!("heads/{missing}"), "the volume's heads are gone"));
-                }
+                let gone = manifest.volumes.into_iter().filter(|volume| !named.volumes.contains(volume));
+                named.missing.extend(gone);
             }
             Err(error @ (Error::NotFound { .. } | Error::Corrupt { .. })) => named.damage.push(error),
             Err(error) => return Err(error),
@@ -254,35 +259,26 @@ fn open_index(
     backend: &Arc<dyn Backend>,
     keyring: &Arc<Keyring>,
     named: &Named,
-    options: IndexOptions,
-    read_only: bool,
+    options: &OpenOptions,
     notes: &mut Vec<String>,
 ) -> Result<Index> {
-    let damage = match named.damage.first() {
-        Some(damage) => damage.clone(),
-        None => match Index::open(backend.clone(), keyring.clone(), &named.segments, options.clone()) {
+    let why = match (options.rebuild_index, named.damage.first()) {
+        (true, _) => "as was asked for".to_string(),
+        (false, Some(damage)) => damage.to_string(),
+        (false, None) => match Index::open(backend.clone(), keyring.clone(), &named.segments, options.index.clone()) {
             Ok(index) => return Ok(index),
-            Err(damage @ (Error::NotFound { .. } | Error::Corrupt { .. })) => damage,
+            Err(damage @ (Error::NotFound { .. } | Error::Corrupt { .. })) => damage.to_string(),
             Err(error) => return Err(error),
         },
     };
-    note(notes, format!("the index is rebuilt from the packs: {damage}"));
-    rebuild_index(backend, keyring, options, read_only, notes)
-}
-
-/// Reads the trailers of all packs into an index. What it lists becomes part of the next commit's segments.
-fn rebuild_index(
-    backend: &Arc<dyn Backend>,
-    keyring: &Arc<Keyring>,
-    mut options: IndexOptions,
-    read_only: bool,
-    notes: &mut Vec<String>,
-) -> Result<Index> {
-    if read_only {
+    note(notes, format!("the index is rebuilt from the packs: {why}"));
+    let mut index_options = options.index.clone();
+    if options.access == Access::ReadOnly {
         // Nothing can be written, so all entries stay in memory.
-        options.table_entries_max = usize::MAX;
+        index_options.table_entries_max = usize::MAX;
     }
-    Index::rebuild(backend.clone(), keyring.clone(), options, &mut |_, error| {
+    // What it lists becomes part of the next commit's segments.
+    Index::rebuild(backend.clone(), keyring.clone(), index_options, &mut |_, error| {
         note(notes, format!("a pack is left out of the index: {error}"));
     })
 }

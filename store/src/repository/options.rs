@@ -46,6 +46,8 @@ pub struct OpenOptions {
     pub access: Access,
     /// Forget what is remembered of this repository: it was copied or restored on purpose.
     pub adopt_copy: bool,
+    /// Read the trailers of all packs instead of the index segments, as after a check that found them damaged.
+    pub rebuild_index: bool,
     /// Bytes of plaintext kept for readers.
     pub cache_bytes: usize,
     /// Bytes of plaintext inside the write path.
@@ -71,6 +73,7 @@ impl OpenOptions {
             state_dir,
             access: Access::ReadWrite,
             adopt_copy: false,
+            rebuild_index: false,
             cache_bytes: CACHE_BYTES_DEFAULT,
             pipeline_bytes: PIPELINE_BYTES_DEFAULT,
             workers: available_parallelism().map_or(1, |count| count.get()),

@@ -17,6 +17,7 @@ mod basic;
 mod crash;
 mod damage;
 mod failure;
+mod figures;
 mod fsync;
 mod history;
 mod slots;

@@ -1,0 +1,224 @@
+//! Small local tables in sled: figures that save a walk, and that can be lost at any time.
+//!
+//! *Invariants*
+//! 1. A table tells exactly one state of the repository: it carries a stamp made of the heads and the gc generation that it describes,
+//!    and is read only by whoever sees the same. The stamp is taken away before rows change and comes back after they are durable.
+//! 2. After a mismatch, any error or panic of sled, or a change of version, the table is dropped unread; nothing depends on it.
+//! 3. Rows are sealed; what is altered or moved to another key does not unseal.
+//!
+//! *Threads*: one process at a time, which sled's own lock sees to; another one goes without. sled starts threads of its own
+//! while a table is open, so it is opened for one reading or writing and closed again.
+//!
+//! *Bounds*: [`ROWS_MAX`] rows. sled 0.34 took 3.3 KB of memory a row, so nothing that grows with the repository is kept here.
+//!
+//! *Not here*: anything that cannot be rebuilt.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::sleep,
+    time::Duration,
+};
+
+use crate::{
+    crypto::{Keyring, Purpose},
+    error::{Error, Result},
+    id::RepositoryId,
+};
+
+/// Most rows of a table.
+pub const ROWS_MAX: usize = 4096;
+const CACHE_BYTES: u64 = 1 << 20;
+const VERSION: u32 = 0;
+const OPEN_ATTEMPTS_MAX: u32 = 40;
+const OPEN_PAUSE: Duration = Duration::from_millis(5);
+/// No row has an empty key.
+const STAMP_KEY: &[u8] = b"";
+
+/// Key and value of a row.
+pub type Row = (Vec<u8>, Vec<u8>);
+
+/// The state of a repository that a table describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp([u8; 32]);
+
+impl Stamp {
+    /// A stamp of anything that differs between states.
+    pub fn of(state: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&VERSION.to_le_bytes()).update(env!("CARGO_PKG_VERSION").as_bytes()).update(state);
+        Self(*hasher.finalize().as_bytes())
+    }
+}
+
+/// The place of one repository's table.
+#[derive(Debug)]
+pub struct Table {
+    dir: PathBuf,
+    keyring: Arc<Keyring>,
+}
+
+impl Table {
+    /// The table of a repository below the directory of all tables; nothing is touched yet.
+    pub fn new(tables: &Path, repository: RepositoryId, keyring: Arc<Keyring>) -> Self {
+        Self { dir: tables.join(repository.to_hex()), keyring }
+    }
+
+    /// All rows, if the table describes this state; otherwise it is dropped.
+    pub fn load(&self, stamp: &Stamp) -> Option<Vec<Row>> {
+        if !self.dir.exists() {
+            return None;
+        }
+        match self.guarded(|| self.read(stamp)) {
+            Ok(rows) => Some(rows),
+            Err(error) => {
+                self.forget(&error);
+                None
+            }
+        }
+    }
+
+    /// Replaces the table by these rows. A failure leaves no table, or one that will be dropped.
+    pub fn store(&self, stamp: &Stamp, rows: &[Row]) {
+        if let Err(error) = self.guarded(|| self.write(stamp, rows)) {
+            self.forget(&error);
+        }
+    }
+
+    fn read(&self, stamp: &Stamp) -> Result<Vec<Row>> {
+        let db = self.open()?;
+        if db.len() > ROWS_MAX + 1 {
+            return Err(self.error("too many rows"));
+        }
+        let found = db.get(STAMP_KEY).map_err(|e| self.error(e))?.ok_or_else(|| self.error("no stamp"))?;
+        if self.unseal(STAMP_KEY, &found)? != stamp.0 {
+            return Err(self.error("it describes another state"));
+        }
+        let mut rows = Vec::new();
+        for row in db.iter() {
+            let (key, value) = row.map_err(|e| self.error(e))?;
+            if !key.is_empty() {
+                rows.push((key.to_vec(), self.unseal(&key, &value)?));
+            }
+        }
+        Ok(rows)
+    }
+
+    fn write(&self, stamp: &Stamp, rows: &[Row]) -> Result<()> {
+        assert!(
+            rows.len() <= ROWS_MAX && rows.iter().all(|(key, _)| !key.is_empty()),
+            "rows of a table are few and named"
+        );
+        let db = self.open()?;
+        let failed = |e: sled::Error| self.error(e);
+        db.clear().map_err(failed)?;
+        db.flush().map_err(failed)?;
+        for (key, value) in rows {
+            db.insert(key, self.keyring.seal(Purpose::Table, key, value)).map_err(failed)?;
+        }
+        db.flush().map_err(failed)?;
+        db.insert(STAMP_KEY, self.keyring.seal(Purpose::Table, STAMP_KEY, &stamp.0)).map_err(failed)?;
+        db.flush().map_err(failed)?;
+        Ok(())
+    }
+
+    fn open(&self) -> Result<sled::Db> {
+        let config = sled::Config::new().path(&self.dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let mut attempts = 1;
+        loop {
+            match config.open() {
+                // sled's own threads give the lock back a moment after the database was dropped.
+                Err(e) if is_locked(&e.to_string()) && attempts < OPEN_ATTEMPTS_MAX => sleep(OPEN_PAUSE),
+                opened => return opened.map_err(|e| self.error(e)),
+            }
+            attempts += 1;
+        }
+    }
+
+    fn unseal(&self, key: &[u8], value: &[u8]) -> Result<Vec<u8>> {
+        self.keyring.unseal(Purpose::Table, self.keyring.epoch(), key, value, "table")
+    }
+
+    fn error(&self, what: impl ToString) -> Error {
+        Error::corrupt(format!("table {}", self.dir.display()), what.to_string())
+    }
+
+    /// Runs sled, whose bugs show as panics.
+    fn guarded<R>(&self, f: impl FnOnce() -> Result<R>) -> Result<R> {
+        catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|_| Err(self.error("sled panicked")))
+    }
+
+    /// Drops the table, unless another process is using it.
+    fn forget(&self, why: &Error) {
+        log::debug!("{why}");
+        if is_locked(&why.to_string()) {
+            return;
+        }
+        if let Err(error) = std::fs::remove_dir_all(&self.dir) {
+            // It will be tried again, and never believed without its stamp.
+            log::debug!("cannot remove {}: {error}", self.dir.display());
+        }
+    }
+}
+
+/// sled tells a lock that is held by its text alone.
+fn is_locked(error: &str) -> bool {
+    error.contains("acquire lock")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::crypto::MasterKey;
+
+    fn table(dir: &Path, key: u8) -> Table {
+        let repository = RepositoryId([1; 16]);
+        Table::new(dir, repository, Arc::new(Keyring::new(&MasterKey::from_bytes(&[key; 32]), repository, 0)))
+    }
+
+    fn rows() -> Vec<Row> {
+        (0..20u8).map(|n| (vec![n + 1], vec![n; usize::from(n)])).collect()
+    }
+
+    #[test]
+    fn rows_come_back_under_the_same_stamp() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = table(dir.path(), 1);
+        assert_eq!(table.load(&Stamp::of(b"a")), None);
+        table.store(&Stamp::of(b"a"), &rows());
+        assert_eq!(table.load(&Stamp::of(b"a")), Some(rows()));
+        table.store(&Stamp::of(b"b"), &rows()[..2]);
+        assert_eq!(table.load(&Stamp::of(b"b")), Some(rows()[..2].to_vec()));
+    }
+
+    #[test]
+    fn another_state_or_key_drops_the_table_unread() {
+        let dir = tempfile::tempdir().unwrap();
+        table(dir.path(), 1).store(&Stamp::of(b"a"), &rows());
+        assert_eq!(table(dir.path(), 1).load(&Stamp::of(b"b")), None);
+        assert_eq!(table(dir.path(), 1).load(&Stamp::of(b"a")), None, "it is gone");
+        table(dir.path(), 1).store(&Stamp::of(b"a"), &rows());
+        assert_eq!(table(dir.path(), 2).load(&Stamp::of(b"a")), None);
+    }
+
+    #[test]
+    fn damaged_files_give_no_table_or_the_true_one() {
+        for round in 0..24usize {
+            let dir = tempfile::tempdir().unwrap();
+            let table = table(dir.path(), 1);
+            table.store(&Stamp::of(b"a"), &rows());
+            let db = table.dir.join("db");
+            let mut bytes = std::fs::read(&db).unwrap();
+            let at = bytes.len() * round / 24;
+            bytes[at..].iter_mut().take(40).for_each(|byte| *byte ^= 0x41);
+            std::fs::write(&db, &bytes).unwrap();
+            let loaded = table.load(&Stamp::of(b"a"));
+            assert!(loaded.is_none() || loaded == Some(rows()), "round {round}");
+            table.store(&Stamp::of(b"a"), &rows());
+            let loaded = table.load(&Stamp::of(b"a"));
+            assert!(loaded.is_none() || loaded == Some(rows()), "round {round}");
+        }
+    }
+}
