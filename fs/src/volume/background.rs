@@ -21,9 +21,9 @@ const DIRTY_AGE: Duration = Duration::from_secs(3);
 /// How often the threads look at clocks when nobody wakes them.
 const TICK: Duration = Duration::from_secs(1);
 /// Dirty tree nodes above this start a checkpoint.
-const DIRTY_NODES_MAX: usize = 64 << 20;
+const DIRTY_NODES_MAX: usize = 48 << 20;
 /// Changed inodes above this start a checkpoint.
-const CHANGED_INODES_MAX: usize = 100_000;
+const CHANGED_INODES_MAX: usize = 50_000;
 
 #[derive(Debug, Default)]
 struct Wishes {

@@ -40,6 +40,18 @@ pub struct Unjournaled {
     pub change: Change,
 }
 
+/// Whether an inode waits for the flusher, and in which queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Queued {
+    /// In none.
+    #[default]
+    No,
+    /// Among those that wait to become old.
+    Aging,
+    /// Among those with enough for a batch, too.
+    Stream,
+}
+
 /// The changing part of a cell.
 #[derive(Debug, Default)]
 pub struct CellState {
@@ -57,6 +69,8 @@ pub struct CellState {
     pub journal_mark: u64,
     /// A sync holds the turn: writers with much dirty content wait for it, so that it ends.
     pub sync_waiting: bool,
+    /// Where the flusher will meet this inode.
+    pub queued: Queued,
     /// Open handles.
     pub opens: u32,
     /// The inode was dropped from the live tree; only `frozen` still matters.

@@ -23,7 +23,7 @@ use vellum_store::{chunker::Chunker, id::BlobKind, pipeline::Ticket};
 
 use super::{
     Volume,
-    cells::{Cell, Turn, Unjournaled},
+    cells::{Cell, Queued, Turn, Unjournaled},
     state::{Meta, inode_in, put_inode_in},
 };
 use crate::{
@@ -44,7 +44,7 @@ const BATCH_BYTES: u64 = 16 << 20;
 /// Inodes that are flushed together.
 const BATCH_INODES: usize = 256;
 /// A file with this much dirty content is flushed while it is written.
-const STREAM_BYTES: u64 = 8 << 20;
+pub(crate) const STREAM_BYTES: u64 = 8 << 20;
 
 /// Content captured for one inode.
 struct Captured {
@@ -70,39 +70,94 @@ struct Job<'t> {
 }
 
 impl Volume {
-    /// Flushes what has been dirty for `age`, and files that are being streamed; everything under pressure.
+    /// Flushes files that are being streamed, and what has been dirty for `age`.
     pub(crate) fn flush_old(&self, age: Duration, pressed: bool) -> Result<()> {
-        let now = self.now().as_nanos();
-        let limit = now.saturating_sub(age.as_nanos() as i64);
-        let changed: Vec<Ino> = self.meta.read().changed.iter().copied().collect();
+        let limit = self.now().as_nanos().saturating_sub(age.as_nanos() as i64);
+        let streams = std::mem::take(&mut self.meta.write().streams);
+        let mut flushed = self.flush_inodes(&Vec::from_iter(streams.iter().copied()), age);
+        streams.into_iter().for_each(|ino| self.end_stream(ino));
+        // Each inode is looked at once a call: what cannot be flushed at this moment goes to the end of the queue.
+        let mut left = self.meta.read().aging.len();
+        loop {
+            let batch: Vec<Ino> = {
+                let mut meta = self.meta.write();
+                let count = meta.aging.len().min(BATCH_INODES).min(left);
+                left -= count;
+                meta.aging.drain(..count).collect()
+            };
+            // The queue is in the order of becoming dirty: behind one that is young there are younger ones.
+            let young = batch.iter().position(|&ino| !self.is_old(ino, limit)).unwrap_or(batch.len());
+            let (due, rest) = batch.split_at(young);
+            {
+                let mut meta = self.meta.write();
+                rest.iter().rev().for_each(|&ino| meta.aging.push_front(ino));
+            }
+            flushed = flushed.and(self.flush_inodes(due, age));
+            due.iter().for_each(|&ino| self.age_again(ino));
+            let enough = pressed && !self.budget.above_soft();
+            if flushed.is_err() || due.is_empty() || !rest.is_empty() || enough {
+                return flushed;
+            }
+        }
+    }
+
+    fn is_old(&self, ino: Ino, limit: i64) -> bool {
+        self.cells.find(ino).is_none_or(|cell| cell.lock().dirty_since_ns <= limit)
+    }
+
+    /// Flushes the live layers of `inodes` in batches.
+    fn flush_inodes(&self, inodes: &[Ino], age: Duration) -> Result<()> {
+        let mut flushed = Ok(());
         let mut turns = Vec::new();
         let mut bytes = 0;
-        for ino in changed {
+        for &ino in inodes {
             let Some(cell) = self.cells.find(ino) else { continue };
-            let (dirty, due) = {
+            let dirty = {
                 let state = cell.lock();
-                let old = state.dirty_since_ns <= limit && state.dirty_since_ns != 0;
-                let dirty = state.live.held_bytes();
                 // A frozen layer belongs to the checkpoint that runs, and goes first.
-                (dirty, state.frozen.is_none() && !state.live.is_empty() && (old || pressed || dirty > STREAM_BYTES))
+                if state.frozen.is_some() { 0 } else { state.live.held_bytes() }
             };
             // Only a turn that is free: this thread holds several, and waiting with turns in hand could wait for ever.
-            if due && let Some(turn) = cell.try_turn() {
+            if dirty > 0
+                && let Some(turn) = cell.try_turn()
+            {
                 turns.push(turn);
                 bytes += dirty;
             }
-            if bytes >= BATCH_BYTES || turns.len() >= BATCH_INODES {
-                self.flush_batch(&turns, Tail::Keep, age)?;
+            if bytes >= BATCH_BYTES {
+                flushed = flushed.and(self.flush_batch(&turns, Tail::Keep, age));
                 self.let_go(&mut turns);
                 bytes = 0;
-                if pressed && !self.budget.above_soft() {
-                    return Ok(());
-                }
             }
         }
-        let flushed = self.flush_batch(&turns, Tail::Keep, age);
+        flushed = flushed.and(self.flush_batch(&turns, Tail::Keep, age));
         self.let_go(&mut turns);
         flushed
+    }
+
+    /// After an inode was taken out of `aging`: back to its end if it is still dirty.
+    fn age_again(&self, ino: Ino) {
+        let Some(cell) = self.cells.find(ino) else { return };
+        {
+            let mut state = cell.lock();
+            if state.live.is_empty() {
+                state.queued = Queued::No;
+            } else {
+                state.queued = state.queued.max(Queued::Aging);
+                self.meta.write().aging.push_back(ino);
+            }
+        }
+        self.cells.put(cell);
+    }
+
+    /// After an inode was taken out of `streams`: it still stands in `aging`, if it is dirty.
+    fn end_stream(&self, ino: Ino) {
+        let Some(cell) = self.cells.find(ino) else { return };
+        {
+            let mut state = cell.lock();
+            state.queued = state.queued.min(Queued::Aging);
+        }
+        self.cells.put(cell);
     }
 
     fn let_go(&self, turns: &mut Vec<Turn>) {

@@ -85,6 +85,8 @@ impl Volume {
             pending_bytes: 0,
             ties: Vec::new(),
             changed: Default::default(),
+            aging: Default::default(),
+            streams: Default::default(),
             runs: InodeRuns::new(next_ino),
             frozen: None,
             durable_sequence: sequence,

@@ -5,10 +5,11 @@
 //!    in which replay must apply them.
 //! 2. `changed` names every inode whose content, size or times may be in no durable tree.
 //! 3. While `frozen` is set, a checkpoint is flushing: content of its generation or older is published there as well.
+//! 4. An inode with dirty content stands in `aging` once, and `queued` of its cell says so.
 //!
 //! *Bounds*: `pending_bytes` above [`PENDING_BYTES_SOFT`] wakes the journal; `changed` is bounded by the checkpoint's triggers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::runs::InodeRuns;
 use crate::{
@@ -66,6 +67,10 @@ pub struct Meta {
     pub ties: Vec<Tie>,
     /// Inodes with content, size or times beyond the last checkpoint.
     pub changed: BTreeSet<Ino>,
+    /// Inodes with dirty content, in the order in which they became dirty.
+    pub aging: VecDeque<Ino>,
+    /// Inodes that are written faster than they age.
+    pub streams: VecDeque<Ino>,
     /// The allocator of inode numbers.
     pub runs: InodeRuns,
     /// Set while a checkpoint runs.

@@ -12,7 +12,8 @@ use crate::{
     namespace::{AttributeChange, Namespace, NamespaceView},
     time::Time,
     volume::{
-        cells::{Cell, CellState},
+        cells::{Cell, CellState, Queued},
+        flush::STREAM_BYTES,
         state::{Meta, put_inode_in},
     },
 };
@@ -151,6 +152,13 @@ impl Volume {
         state.attributes_changed = Some(meta.generation);
         if state.dirty_since_ns == 0 {
             state.dirty_since_ns = time.as_nanos();
+        }
+        if state.queued == Queued::No {
+            state.queued = Queued::Aging;
+            meta.aging.push_back(ino);
+        } else if state.queued == Queued::Aging && state.live.held_bytes() > STREAM_BYTES {
+            state.queued = Queued::Stream;
+            meta.streams.push_back(ino);
         }
         meta.next_sequence();
         meta.changed.insert(ino);

@@ -6,6 +6,7 @@ use super::{
     super::{
         Volume,
         cells::{Cell, CellState},
+        flush::STREAM_BYTES,
         handles::{Handle, HandleId, OpenMode, Target},
         journal::CONTENT_INLINE_MAX,
         state::put_inode_in,
@@ -20,8 +21,6 @@ use crate::{
     ino::Ino,
 };
 
-/// A file whose dirty content passes this is flushed while it is still being written.
-const STREAM_BATCH_BYTES: u64 = 8 << 20;
 /// Bytes that one call of `copy_range` moves at most.
 const COPY_BYTES_MAX: u64 = 8 << 20;
 
@@ -180,7 +179,7 @@ impl Volume {
         // The generation was fixed under `meta`; a freeze in between waits for this cell and finds the bytes.
         state.live.write(offset, data);
         self.settle_budget(cell, &state, before, bytes);
-        let flush = state.live.held_bytes() > STREAM_BATCH_BYTES;
+        let flush = state.live.held_bytes() > STREAM_BYTES;
         drop(state);
         if flush || self.budget.above_soft() {
             self.background.want_flush();
