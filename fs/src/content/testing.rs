@@ -1,8 +1,8 @@
 //! What the content tests share: a seeded source of numbers, and the seeds to run.
 
-/// Seeds of a property test: `count` fixed ones, or the one given in `VELLUM_TEST_SEED` to repeat a failure.
+/// Seeds of a property test: `count` fixed ones, or the one given in `VELLUM_SEED` to repeat a failure.
 pub(crate) fn seeds(count: u64) -> Vec<u64> {
-    match std::env::var("VELLUM_TEST_SEED").ok().and_then(|text| text.parse().ok()) {
+    match std::env::var("VELLUM_SEED").ok().and_then(|text| text.parse().ok()) {
         Some(seed) => vec![seed],
         None => (1..=count).collect(),
     }
