@@ -80,32 +80,9 @@ impl Repository {
         }
         let index = Arc::new(open_index(&backend, &keyring, &named, &options, &mut notes)?);
         let sealer = Arc::new(BlobSealer::new(keyring.clone(), config.compression));
-        let (suspects, inflight) = (Arc::<Suspects>::default(), Arc::new(InFlight::new()));
-        let reader = BlobReader::start(ReaderParts {
-            spawner: options.spawner.clone(),
-            backend: backend.clone(),
-            index: index.clone(),
-            sealer: sealer.clone(),
-            inflight: inflight.clone(),
-            suspects: suspects.clone(),
-            cache_bytes: options.cache_bytes,
-        })?;
+        let inflight = Arc::new(InFlight::new());
         let leftovers = if read_only { Vec::new() } else { backend.list_open()? };
-        let pipeline = match read_only {
-            true => None,
-            false => Some(Pipeline::start(PipelineParts {
-                spawner: options.spawner.clone(),
-                keyring: keyring.clone(),
-                sealer: sealer.clone(),
-                backend: backend.clone(),
-                index: index.clone(),
-                suspects,
-                inflight: inflight.clone(),
-                pack_bytes: config.pack_bytes,
-                pipeline_bytes: options.pipeline_bytes,
-                workers: options.workers,
-            })?),
-        };
+        let (reader, pipeline) = start_threads(&options, &config, &backend, &index, &sealer, &inflight)?;
         Ok(Arc::new(Self {
             pipeline,
             reader,
@@ -134,6 +111,43 @@ impl Repository {
             _readers: readers,
         }))
     }
+}
+
+/// Starts the read path, and the write path unless nothing is to be written.
+fn start_threads(
+    options: &OpenOptions,
+    config: &RepositoryConfig,
+    backend: &Arc<dyn Backend>,
+    index: &Arc<Index>,
+    sealer: &Arc<BlobSealer>,
+    inflight: &Arc<InFlight>,
+) -> Result<(BlobReader, Option<Pipeline>)> {
+    let suspects = Arc::<Suspects>::default();
+    let reader = BlobReader::start(ReaderParts {
+        spawner: options.spawner.clone(),
+        backend: backend.clone(),
+        index: index.clone(),
+        sealer: sealer.clone(),
+        inflight: inflight.clone(),
+        suspects: suspects.clone(),
+        cache_bytes: options.cache_bytes,
+    })?;
+    if options.access == Access::ReadOnly {
+        return Ok((reader, None));
+    }
+    let pipeline = Pipeline::start(PipelineParts {
+        spawner: options.spawner.clone(),
+        keyring: sealer.keyring().clone(),
+        sealer: sealer.clone(),
+        backend: backend.clone(),
+        index: index.clone(),
+        suspects,
+        inflight: inflight.clone(),
+        pack_bytes: config.pack_bytes,
+        pipeline_bytes: options.pipeline_bytes,
+        workers: options.workers,
+    })?;
+    Ok((reader, Some(pipeline)))
 }
 
 /// Reads config and slots and tries the secret.

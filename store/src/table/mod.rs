@@ -17,8 +17,6 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
-    thread::sleep,
-    time::Duration,
 };
 
 use crate::{
@@ -27,12 +25,15 @@ use crate::{
     id::RepositoryId,
 };
 
+// Named for the rule that only modules of this name know sled.
+#[allow(clippy::module_inception)]
+mod table;
+
+use table::{Database, is_locked};
+
 /// Most rows of a table.
 pub const ROWS_MAX: usize = 4096;
-const CACHE_BYTES: u64 = 1 << 20;
 const VERSION: u32 = 0;
-const OPEN_ATTEMPTS_MAX: u32 = 40;
-const OPEN_PAUSE: Duration = Duration::from_millis(5);
 /// No row has an empty key.
 const STAMP_KEY: &[u8] = b"";
 
@@ -87,66 +88,37 @@ impl Table {
     }
 
     fn read(&self, stamp: &Stamp) -> Result<Vec<Row>> {
-        let db = self.open()?;
-        if db.len() > ROWS_MAX + 1 {
-            return Err(self.error("too many rows"));
+        let mut rows = Database::open(&self.dir)?.rows(ROWS_MAX + 1)?;
+        for (key, value) in &mut rows {
+            *value = self.keyring.unseal(Purpose::Table, self.keyring.epoch(), key, value, "table")?;
         }
-        let found = db.get(STAMP_KEY).map_err(|e| self.error(e))?.ok_or_else(|| self.error("no stamp"))?;
-        if self.unseal(STAMP_KEY, &found)? != stamp.0 {
-            return Err(self.error("it describes another state"));
-        }
-        let mut rows = Vec::new();
-        for row in db.iter() {
-            let (key, value) = row.map_err(|e| self.error(e))?;
-            if !key.is_empty() {
-                rows.push((key.to_vec(), self.unseal(&key, &value)?));
+        let stamp_at = rows.iter().position(|(key, _)| key == STAMP_KEY);
+        match stamp_at.map(|at| rows.swap_remove(at).1) {
+            Some(found) if found == stamp.0 => {
+                rows.sort();
+                Ok(rows)
             }
+            _ => Err(Error::corrupt(format!("table {}", self.dir.display()), "it describes another state")),
         }
-        Ok(rows)
     }
 
     fn write(&self, stamp: &Stamp, rows: &[Row]) -> Result<()> {
-        assert!(
-            rows.len() <= ROWS_MAX && rows.iter().all(|(key, _)| !key.is_empty()),
-            "rows of a table are few and named"
-        );
-        let db = self.open()?;
-        let failed = |e: sled::Error| self.error(e);
-        db.clear().map_err(failed)?;
-        db.flush().map_err(failed)?;
+        assert!(rows.len() <= ROWS_MAX && rows.iter().all(|(key, _)| !key.is_empty()), "rows are few and named");
+        let seal = |key: &[u8], value: &[u8]| self.keyring.seal(Purpose::Table, key, value);
+        let database = Database::open(&self.dir)?;
+        database.clear()?;
         for (key, value) in rows {
-            db.insert(key, self.keyring.seal(Purpose::Table, key, value)).map_err(failed)?;
+            database.put(key, seal(key, value))?;
         }
-        db.flush().map_err(failed)?;
-        db.insert(STAMP_KEY, self.keyring.seal(Purpose::Table, STAMP_KEY, &stamp.0)).map_err(failed)?;
-        db.flush().map_err(failed)?;
-        Ok(())
-    }
-
-    fn open(&self) -> Result<sled::Db> {
-        let config = sled::Config::new().path(&self.dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-        let mut attempts = 1;
-        loop {
-            match config.open() {
-                // sled's own threads give the lock back a moment after the database was dropped.
-                Err(e) if is_locked(&e.to_string()) && attempts < OPEN_ATTEMPTS_MAX => sleep(OPEN_PAUSE),
-                opened => return opened.map_err(|e| self.error(e)),
-            }
-            attempts += 1;
-        }
-    }
-
-    fn unseal(&self, key: &[u8], value: &[u8]) -> Result<Vec<u8>> {
-        self.keyring.unseal(Purpose::Table, self.keyring.epoch(), key, value, "table")
-    }
-
-    fn error(&self, what: impl ToString) -> Error {
-        Error::corrupt(format!("table {}", self.dir.display()), what.to_string())
+        database.sync()?;
+        database.put(STAMP_KEY, seal(STAMP_KEY, &stamp.0))?;
+        database.sync()
     }
 
     /// Runs sled, whose bugs show as panics.
     fn guarded<R>(&self, f: impl FnOnce() -> Result<R>) -> Result<R> {
-        catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|_| Err(self.error("sled panicked")))
+        catch_unwind(AssertUnwindSafe(f))
+            .unwrap_or_else(|_| Err(Error::corrupt(format!("table {}", self.dir.display()), "sled panicked")))
     }
 
     /// Drops the table, unless another process is using it.
@@ -160,11 +132,6 @@ impl Table {
             log::debug!("cannot remove {}: {error}", self.dir.display());
         }
     }
-}
-
-/// sled tells a lock that is held by its text alone.
-fn is_locked(error: &str) -> bool {
-    error.contains("acquire lock")
 }
 
 #[cfg(test)]
