@@ -1,0 +1,77 @@
+//! `vellum check`: looks for damage. Every finding is told as it comes, and leads to an exit code of its own.
+
+use crate::{
+    actions,
+    args::CheckArgs,
+    context::Context,
+    control::{Answer, Request},
+    error::{Error, Exit, Result},
+    output::{bytes, counted, escaped},
+    progress::Progress,
+    reports::CheckReport,
+    target::Target,
+};
+
+/// `vellum check`
+pub fn run(context: &Context, args: &CheckArgs) -> Result<()> {
+    let target = Target::resolve(&args.target)?;
+    let report = match target {
+        Target::Mounted(mut client) => {
+            let progress = Progress::start("checking", context.output.json);
+            let request = Request::Check { read_data: args.read_data };
+            client.ask(&request, &mut |answer| tell(&progress, answer))?
+        }
+        Target::Repository(source) => {
+            let volume = context.open_reader(&source)?;
+            let checked = {
+                let progress = Progress::start("checking", context.output.json);
+                actions::check(&volume, args.read_data, &mut |answer| tell(&progress, answer))
+            };
+            // It was only read: there is nothing to lose.
+            let _ = volume.close();
+            checked?
+        }
+    };
+    context.output.print(&report, |out| {
+        let how = if report.read_data { "every byte read" } else { "content not read" };
+        writeln!(
+            out,
+            "checked {} with {}, {} in {}: {how}",
+            counted(report.packs, "pack", "packs"),
+            bytes(report.pack_bytes),
+            counted(report.heads, "head", "heads"),
+            counted(report.volumes, "volume", "volumes"),
+        )?;
+        match report.damaged {
+            0 => writeln!(out, "no damage found"),
+            count => writeln!(out, "{}", counted(count, "damaged object", "damaged objects")),
+        }
+    })?;
+    finish(&report)
+}
+
+fn tell(progress: &Progress, answer: Answer) {
+    match answer {
+        Answer::Progress(at) => progress.set(at.bytes, at.bytes_total, counted(at.packs, "pack", "packs")),
+        Answer::Found(damage) => {
+            progress.line(&escaped(format!("damaged: {}: {}", damage.object, damage.what).as_bytes()));
+        }
+        Answer::Waiting | Answer::Done(_) | Answer::Failed(_) => {}
+    }
+}
+
+fn finish(report: &CheckReport) -> Result<()> {
+    if report.damaged == 0 {
+        return Ok(());
+    }
+    let first = report
+        .damage
+        .first()
+        .map_or_else(String::new, |damage| format!(", first {}", escaped(damage.object.as_bytes())));
+    let message = format!("{} found{first}", counted(report.damaged, "damaged object was", "damaged objects were"));
+    let hint = match report.read_data {
+        true => "put the objects named above back from a copy of the repository; what they held can be stored again",
+        false => "`vellum check --read-data` verifies every byte and names everything that is affected",
+    };
+    Err(Error::told(Exit::Damage, message, hint))
+}

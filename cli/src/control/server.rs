@@ -1,0 +1,245 @@
+//! The answering end: the process of a mount.
+//!
+//! *Threads*: `control` accepts; each connection has a thread of its own, [`CONNECTIONS_MAX`] at most. The table of those who
+//! wait for the end is a leaf lock.
+
+use std::{
+    fs, io,
+    io::{BufReader, Write},
+    os::unix::{
+        fs::PermissionsExt,
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use parking_lot::Mutex;
+use serde::Serialize;
+use vellum_fs::volume::Volume;
+use vellum_store::spawn::{Spawner, Threads};
+
+use super::{Answer, Request, place, read_line, write_line};
+use crate::{
+    actions,
+    error::{Error, Report, Result},
+    reports::StatusReport,
+};
+
+/// More who ask at the same time are sent away.
+const CONNECTIONS_MAX: usize = 32;
+
+/// A socket on which nobody answers yet.
+#[derive(Debug)]
+pub struct Listener {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+/// What the answers are made of.
+struct Shared {
+    /// Weak, so that no connection keeps the volume when the mount is gone.
+    volume: Weak<Volume>,
+    status: StatusReport,
+    connections: AtomicUsize,
+    end: Mutex<End>,
+}
+
+/// The end of the mount, for those who want to know.
+enum End {
+    /// It is still to come; these wait for it.
+    Ahead(Vec<UnixStream>),
+    /// It came, and this is how.
+    Reached(Answer),
+}
+
+/// Connections of those who wait for the end of the process.
+#[derive(Debug)]
+pub struct Farewell {
+    _waiting: Vec<UnixStream>,
+}
+
+/// The answering of requests, until [`Server::finish`].
+pub struct Server {
+    shared: Arc<Shared>,
+    path: PathBuf,
+}
+
+impl Listener {
+    /// Opens the socket of this process.
+    pub fn bind() -> Result<Self> {
+        let path = place::socket_path()?;
+        Self::bind_at(path)
+    }
+
+    fn bind_at(path: PathBuf) -> Result<Self> {
+        let shown = path.display().to_string();
+        let doing = || format!("open the control socket {shown}");
+        match fs::remove_file(&path) {
+            // Of an earlier process with this number.
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io(doing(), error)),
+        }
+        let listener = UnixListener::bind(&path).map_err(|error| Error::io(doing(), error))?;
+        let listener = Self { listener, path };
+        fs::set_permissions(&listener.path, fs::Permissions::from_mode(0o600))
+            .map_err(|error| Error::io(doing(), error))?;
+        Ok(listener)
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes the socket: the mount failed.
+    pub fn discard(self) {
+        remove(&self.path);
+    }
+
+    /// Answers from here on. `status` has what does not change.
+    pub fn serve(self, volume: &Arc<Volume>, status: StatusReport) -> Result<Server> {
+        let shared = Arc::new(Shared {
+            volume: Arc::downgrade(volume),
+            status,
+            connections: AtomicUsize::new(0),
+            end: Mutex::new(End::Ahead(Vec::new())),
+        });
+        let Self { listener, path } = self;
+        let accepting = Arc::clone(&shared);
+        Threads
+            .spawn("control", Box::new(move || accept(&listener, &accepting)))
+            .map_err(|error| Error::io("start the control thread", error))?;
+        Ok(Server { shared, path })
+    }
+}
+
+impl Server {
+    /// Tells those who wait how it ended, and removes the socket. Their connections end with what is returned, which is to
+    /// be kept until the process ends: that is what they wait for in the end.
+    pub fn finish(self, closed: Result<(), &Error>) -> Farewell {
+        remove(&self.path);
+        let answer = match closed {
+            Ok(()) => Answer::Done(serde_json::Value::Null),
+            Err(error) => Answer::Failed(error.report()),
+        };
+        let end = std::mem::replace(&mut *self.shared.end.lock(), End::Reached(answer.clone()));
+        let End::Ahead(mut waiting) = end else { return Farewell { _waiting: Vec::new() } };
+        for stream in &mut waiting {
+            // Who went away does not want to know.
+            let _ = write_line(stream, &answer);
+        }
+        Farewell { _waiting: waiting }
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        log::debug!("cannot remove {}: {error}", path.display());
+    }
+}
+
+fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
+    for stream in listener.incoming() {
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => {
+                log::warn!("cannot accept a control connection: {error}");
+                continue;
+            }
+        };
+        if !is_allowed(&stream) || shared.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
+            continue;
+        }
+        shared.connections.fetch_add(1, Ordering::Relaxed);
+        let answering = Arc::clone(shared);
+        let spawned = Threads.spawn(
+            "control-answer",
+            Box::new(move || {
+                // The peer went away, or sent what is no request: the connection ends.
+                if let Err(error) = converse(&answering, stream) {
+                    log::debug!("a control connection ended: {error}");
+                }
+                answering.connections.fetch_sub(1, Ordering::Relaxed);
+            }),
+        );
+        if let Err(error) = spawned {
+            shared.connections.fetch_sub(1, Ordering::Relaxed);
+            log::warn!("cannot answer a control connection: {error}");
+        }
+    }
+}
+
+/// Whether the peer is the owner of this process, or root.
+fn is_allowed(stream: &UnixStream) -> bool {
+    match getsockopt(stream, PeerCredentials) {
+        Ok(peer) => peer.uid() == 0 || peer.uid() == nix::unistd::geteuid().as_raw(),
+        Err(_) => false,
+    }
+}
+
+fn converse(shared: &Shared, stream: UnixStream) -> io::Result<()> {
+    let mut from = BufReader::new(stream.try_clone()?);
+    let mut to = stream;
+    while let Some(request) = read_line::<Request>(&mut from)? {
+        if request == Request::UmountWait {
+            return wait_for_end(shared, to);
+        }
+        let answer = match answer(shared, &request, &mut to) {
+            Ok(value) => Answer::Done(value),
+            Err(error) => Answer::Failed(error.report()),
+        };
+        write_line(&mut to, &answer)?;
+    }
+    Ok(())
+}
+
+fn wait_for_end(shared: &Shared, mut to: UnixStream) -> io::Result<()> {
+    write_line(&mut to, &Answer::Waiting)?;
+    let answer = match &mut *shared.end.lock() {
+        End::Ahead(waiting) => {
+            waiting.push(to);
+            return Ok(());
+        }
+        End::Reached(answer) => answer.clone(),
+    };
+    write_line(&mut to, &answer)
+}
+
+fn answer(shared: &Shared, request: &Request, to: &mut impl Write) -> Result<serde_json::Value> {
+    let volume = shared.volume.upgrade().ok_or_else(|| {
+        Error::Told(Report {
+            exit: crate::error::Exit::Failed,
+            message: "the volume is being closed".into(),
+            hint: None,
+        })
+    })?;
+    match request {
+        Request::Status => value(&actions::fill_status(&volume, shared.status.clone())?),
+        Request::Snapshot { name, comment } => value(&actions::snapshot(&volume, name.as_ref(), comment)?),
+        Request::Snapshots => value(&actions::snapshots(&volume)?),
+        Request::Delete { name } => value(&actions::delete(&volume, name)?),
+        Request::Rename { name, new_name } => value(&actions::rename(&volume, name, new_name)?),
+        Request::Stats => value(&actions::stats(volume.repository())?),
+        Request::Check { read_data } => {
+            // Who asked may go away meanwhile; what is found is in the log then.
+            let mut tell = |answer| drop(write_line(&mut *to, &answer));
+            value(&actions::check(&volume, *read_data, &mut tell)?)
+        }
+        Request::Sync => {
+            volume.checkpoint()?;
+            value(&())
+        }
+        // The conversation turns to this by itself.
+        Request::UmountWait => value(&()),
+    }
+}
+
+fn value(result: &impl Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(result).map_err(|error| Error::io("encode an answer", io::Error::other(error)))
+}

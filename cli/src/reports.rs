@@ -1,0 +1,333 @@
+//! What commands answer: the documents that `--json` prints and that the control socket carries.
+//!
+//! *Format*: field names are a promise to scripts. Times are RFC 3339 in UTC with nanoseconds, sizes are bytes. A name or path is a
+//! string, or `{"hex": "..."}` if it is not UTF-8.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use vellum_fs::format::volume::SnapshotRecord;
+use vellum_store::repository::{CheckSummary, Damage, Progress, RepositoryStats};
+
+use crate::output::{escaped, exact_time};
+
+/// A name or a path: any bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name(pub Vec<u8>);
+
+impl Name {
+    /// From an argument or a path.
+    pub fn of(text: impl AsRef<std::ffi::OsStr>) -> Self {
+        Self(text.as_ref().as_encoded_bytes().to_vec())
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(&escaped(&self.0))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum NameText {
+    Text(String),
+    Hex { hex: String },
+}
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => {
+                NameText::Hex { hex: self.0.iter().map(|byte| format!("{byte:02x}")).collect() }.serialize(serializer)
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match NameText::deserialize(deserializer)? {
+            NameText::Text(text) => Ok(Self(text.into_bytes())),
+            NameText::Hex { hex } => {
+                let pairs = hex.as_bytes().chunks(2);
+                let byte = |pair: &[u8]| {
+                    let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2);
+                    pair.and_then(|pair| u8::from_str_radix(pair, 16).ok())
+                        .ok_or_else(|| D::Error::custom("a malformed name"))
+                };
+                pairs.map(byte).collect::<Result<_, _>>().map(Self)
+            }
+        }
+    }
+}
+
+/// What `init` made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InitReport {
+    /// Where.
+    pub repository: Name,
+    /// Its identity.
+    pub id: String,
+    /// Its first volume.
+    pub volume: String,
+    /// Its first key.
+    pub slot: String,
+}
+
+/// How a mount is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// The repository.
+    pub repository: Name,
+    /// The volume.
+    pub volume: String,
+    /// Where it is mounted.
+    pub mountpoint: Name,
+    /// The process.
+    pub pid: u32,
+    /// Since when, in seconds since 1970.
+    pub started: u64,
+    /// Whether nothing can be written.
+    pub read_only: bool,
+    /// Why it accepts no more writes, if it does not.
+    pub poisoned: Option<String>,
+    /// Space that can still be written.
+    pub free_bytes: u64,
+    /// Size of the disk below.
+    pub total_bytes: u64,
+    /// What was noticed when it was opened.
+    pub notes: Vec<String>,
+}
+
+/// Whether a repository is mounted, and by whom.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum TargetStatus {
+    /// By a process that answers.
+    Mounted(StatusReport),
+    /// By a process that does not answer to us.
+    Locked {
+        /// The repository.
+        repository: Name,
+        /// The volume.
+        volume: String,
+        /// The process, as far as it said.
+        holder: Option<String>,
+    },
+    /// By nobody.
+    NotMounted {
+        /// The repository.
+        repository: Name,
+        /// The volume.
+        volume: String,
+    },
+}
+
+/// One snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotReport {
+    /// Its name.
+    pub name: Name,
+    /// Its number, which no other snapshot of the volume ever has.
+    pub id: u64,
+    /// When it was taken.
+    pub time: String,
+    /// The same, in seconds since 1970.
+    pub time_seconds: i64,
+    /// Its comment.
+    pub comment: String,
+    /// Whether deleting it is refused.
+    pub held: bool,
+}
+
+impl From<&SnapshotRecord> for SnapshotReport {
+    fn from(record: &SnapshotRecord) -> Self {
+        Self {
+            name: Name(record.name.clone()),
+            id: record.id,
+            time: exact_time(record.time),
+            time_seconds: record.time.sec,
+            comment: record.comment.clone(),
+            held: record.held,
+        }
+    }
+}
+
+/// What a repository holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatsReport {
+    /// Volumes.
+    pub volumes: u64,
+    /// Stored packs.
+    pub packs: u64,
+    /// Their bytes, padding and trailers included.
+    pub pack_bytes: u64,
+    /// Blobs in them; second copies count.
+    pub blobs: u64,
+    /// Sealed bytes of file content.
+    pub data_bytes: u64,
+    /// Sealed bytes of metadata.
+    pub node_bytes: u64,
+    /// Index segments.
+    pub index_segments: u64,
+    /// Entries of the index.
+    pub index_entries: u64,
+    /// Memory that the index takes.
+    pub index_memory_bytes: u64,
+    /// Decoded content in memory.
+    pub cached_bytes: u64,
+}
+
+impl From<&RepositoryStats> for StatsReport {
+    fn from(stats: &RepositoryStats) -> Self {
+        Self {
+            volumes: stats.volumes,
+            packs: stats.packs,
+            pack_bytes: stats.pack_bytes,
+            blobs: stats.blobs,
+            data_bytes: stats.data_bytes,
+            node_bytes: stats.node_bytes,
+            index_segments: stats.segments,
+            index_entries: stats.index_entries,
+            index_memory_bytes: stats.index_memory_bytes,
+            cached_bytes: stats.cached_bytes,
+        }
+    }
+}
+
+/// How far a check is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressReport {
+    /// Packs done.
+    pub packs: u64,
+    /// All packs.
+    pub packs_total: u64,
+    /// Bytes done.
+    pub bytes: u64,
+    /// All bytes.
+    pub bytes_total: u64,
+}
+
+impl From<Progress> for ProgressReport {
+    fn from(progress: Progress) -> Self {
+        let Progress { packs, packs_total, bytes, bytes_total } = progress;
+        Self { packs, packs_total, bytes, bytes_total }
+    }
+}
+
+/// One thing that is damaged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamageReport {
+    /// The object, as in the repository's layout.
+    pub object: String,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+impl From<Damage> for DamageReport {
+    fn from(damage: Damage) -> Self {
+        Self { object: damage.object, what: damage.what }
+    }
+}
+
+/// What a check saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckReport {
+    /// Whether every byte was read.
+    pub read_data: bool,
+    /// Volumes.
+    pub volumes: u64,
+    /// Intact heads.
+    pub heads: u64,
+    /// Index segments.
+    pub index_segments: u64,
+    /// Stored packs.
+    pub packs: u64,
+    /// Their bytes.
+    pub pack_bytes: u64,
+    /// Blobs in them.
+    pub blobs: u64,
+    /// Packs that no index lists: of a process that runs, or that ended before it had committed.
+    pub unlisted_packs: u64,
+    /// How much damage was found.
+    pub damaged: u64,
+    /// The damage, as far as it was kept.
+    pub damage: Vec<DamageReport>,
+}
+
+impl CheckReport {
+    /// From what the store counted.
+    pub fn new(summary: &CheckSummary, read_data: bool) -> Self {
+        Self {
+            read_data,
+            volumes: summary.volumes,
+            heads: summary.heads,
+            index_segments: summary.segments,
+            packs: summary.packs,
+            pack_bytes: summary.pack_bytes,
+            blobs: summary.blobs,
+            unlisted_packs: summary.unlisted_packs,
+            damaged: summary.damaged,
+            damage: Vec::new(),
+        }
+    }
+}
+
+/// One key slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KeyReport {
+    /// Its name.
+    pub name: String,
+    /// What opens it.
+    pub kind: &'static str,
+    /// What people call it.
+    pub label: String,
+    /// When it was made.
+    pub created: String,
+    /// Memory of one guess at its passphrase.
+    pub kdf_memory_kib: Option<u32>,
+}
+
+/// One file in a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileReport {
+    /// Its path from the root of the snapshot.
+    pub path: Name,
+    /// What it is.
+    pub kind: &'static str,
+    /// Permission bits, as in `0644`.
+    pub mode: String,
+    /// Names of it.
+    pub links: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Length.
+    pub size: u64,
+    /// Last change of the content.
+    pub modified: String,
+    /// Its number, which is the same in all snapshots.
+    pub ino: u64,
+    /// Where a symbolic link leads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<Name>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn any_name_survives_json() {
+        for name in [&b"plain"[..], b"", "\u{fc}nicode\n".as_bytes(), b"\xff\x00raw"] {
+            let name = Name(name.to_vec());
+            let text = serde_json::to_string(&name).unwrap();
+            assert_eq!(serde_json::from_str::<Name>(&text).unwrap(), name, "{text}");
+        }
+        for bad in ["{\"hex\":\"0\"}", "{\"hex\":\"0g\"}", "7", "{}"] {
+            assert!(serde_json::from_str::<Name>(bad).is_err(), "{bad}");
+        }
+    }
+}
