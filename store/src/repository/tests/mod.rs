@@ -20,6 +20,7 @@ mod failure;
 mod figures;
 mod fsync;
 mod history;
+mod reading;
 mod slots;
 
 pub(super) fn passphrase() -> Credential {
