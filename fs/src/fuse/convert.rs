@@ -28,11 +28,12 @@ pub fn ino(ino: INodeNo) -> Ino {
 
 /// Times to live of attributes and name.
 pub fn ttls(entry: &Entry) -> (Duration, Duration) {
-    match (entry.transient, entry.immutable) {
-        (true, _) => (Duration::ZERO, Duration::ZERO),
-        (false, true) => (TTL_IMMUTABLE, TTL),
-        (false, false) => (TTL, TTL),
-    }
+    let attr = match (entry.transient, entry.immutable) {
+        (true, _) => Duration::ZERO,
+        (false, true) => TTL_IMMUTABLE,
+        (false, false) => TTL,
+    };
+    (attr, if entry.transient || entry.name_may_move { Duration::ZERO } else { TTL })
 }
 
 /// Attributes for a reply.
@@ -104,7 +105,9 @@ pub fn open_mode(flags: OpenFlags) -> OpenMode {
     OpenMode {
         read: access != OpenAccMode::O_WRONLY,
         write: access != OpenAccMode::O_RDONLY,
-        append: flags.0 & libc::O_APPEND != 0,
+        // The kernel computes the offset of an appending write itself, under its own lock; O_APPEND of the open file would
+        // also catch page writeback and descriptors whose flag was cleared since.
+        append: false,
         sync: flags.0 & libc::O_DSYNC != 0,
     }
 }

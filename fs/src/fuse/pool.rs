@@ -6,9 +6,12 @@
 //! *Bounds*: at most [`THREADS_MAX`] threads. The queue is bounded by the kernel, which sends no more requests than callers
 //! wait for (and `max_background` others).
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
@@ -60,7 +63,10 @@ impl Pool {
             idle.fetch_add(1, Ordering::Relaxed);
             while let Ok(work) = receiver.recv() {
                 idle.fetch_sub(1, Ordering::Relaxed);
-                work();
+                // A request that panics must not take the thread along: its caller gets EIO from the dropped reply.
+                if catch_unwind(AssertUnwindSafe(work)).is_err() {
+                    log::error!("a request panicked");
+                }
                 idle.fetch_add(1, Ordering::Relaxed);
             }
         };

@@ -61,8 +61,9 @@ pub struct View {
 enum Node {
     /// The snapshot directory of a live directory.
     Snapdir(Ino),
-    /// A link in the snapshot directory of a live directory.
-    Link(Ino, Vec<u8>),
+    /// A link in the snapshot directory of a live directory: its name and its target. The target is part of the number, because
+    /// kernels cache the text of a link by number.
+    Link(Ino, Vec<u8>, Vec<u8>),
     /// An inode of a snapshot, entered through a live directory.
     Inside(Arc<View>, Ino, Ino),
 }
@@ -74,11 +75,17 @@ struct Held {
 }
 
 /// The table of numbers that front ends hold, and the snapshots open because of them.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Views {
     key: [u8; 32],
     held: Mutex<HashMap<Ino, Held>>,
     open: Mutex<HashMap<u64, Weak<View>>>,
+}
+
+impl std::fmt::Debug for Views {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Views").field("held", &self.len()).finish_non_exhaustive()
+    }
 }
 
 impl Views {
@@ -92,7 +99,10 @@ impl Views {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
         match node {
             Node::Snapdir(dir) => hasher.update(b"dir").update(&dir.0.to_le_bytes()),
-            Node::Link(dir, name) => hasher.update(b"lnk").update(&dir.0.to_le_bytes()).update(name),
+            Node::Link(dir, name, target) => {
+                hasher.update(b"lnk").update(&dir.0.to_le_bytes()).update(&(name.len() as u64).to_le_bytes());
+                hasher.update(name).update(target)
+            }
             Node::Inside(view, entry, ino) => hasher
                 .update(b"ino")
                 .update(&view.record.id.to_le_bytes())
@@ -144,14 +154,13 @@ impl Views {
 impl Volume {
     /// Opens a snapshot for reading, without any front end's number.
     pub fn open_snapshot(&self, record: &SnapshotRecord) -> Result<Arc<View>> {
-        let mut open = self.snapdir.open.lock();
-        if let Some(view) = open.get(&record.id).and_then(Weak::upgrade)
-            && view.record.root == record.root
-        {
+        let known = self.snapdir.open.lock().get(&record.id).and_then(Weak::upgrade);
+        if let Some(view) = known.filter(|view| view.record.root == record.root) {
             return Ok(view);
         }
-        open.retain(|_, view| view.strong_count() > 0);
         let tree = self.tree().at_root(&record.root)?;
+        let mut open = self.snapdir.open.lock();
+        open.retain(|_, view| view.strong_count() > 0);
         let view = Arc::new(View { record: record.clone(), tree });
         open.insert(record.id, Arc::downgrade(&view));
         Ok(view)
@@ -163,15 +172,15 @@ impl Volume {
         if inode.kind != FileKind::Directory {
             return Err(Error::NotDirectory(dir.into()));
         }
-        self.view_entry(Node::Snapdir(dir))
+        self.view_entry(Node::Snapdir(dir), false)
     }
 
-    fn view_entry(&self, node: Node) -> Result<Entry> {
+    fn view_entry(&self, node: Node, name_may_move: bool) -> Result<Entry> {
         let transient = matches!(node, Node::Link(..));
         let immutable = matches!(node, Node::Inside(..));
         let attr = self.node_attr(&node)?;
         self.snapdir.reference(node);
-        Ok(Entry { attr, immutable, transient })
+        Ok(Entry { attr, immutable, name_may_move, transient })
     }
 
     fn node_attr(&self, node: &Node) -> Result<Attr> {
@@ -184,8 +193,7 @@ impl Volume {
                 let inode = Inode::new(FileKind::Directory, 0o755, self.options.snapshot_admin, live.gid, time);
                 Ok(Attr::new(ino, &Inode { nlink: 2, size: 4096, ..inode }))
             }
-            Node::Link(dir, name) => {
-                let target = self.link_target(*dir, name)?;
+            Node::Link(_, _, target) => {
                 let inode = Inode::new(FileKind::Symlink, 0o777, self.options.snapshot_admin, 0, self.now());
                 Ok(Attr::new(ino, &Inode { nlink: 1, size: target.len() as u64, ..inode }))
             }
@@ -202,14 +210,14 @@ impl Volume {
             Node::Snapdir(dir) => {
                 if let Ok(record) = self.snapshot(name) {
                     let entry = self.directory_in(&record, dir)?;
-                    return self.view_entry(entry);
+                    return self.view_entry(entry, true);
                 }
-                self.link_target(dir, name)?;
-                self.view_entry(Node::Link(dir, name.to_vec()))
+                let target = self.link_target(dir, name)?;
+                self.view_entry(Node::Link(dir, name.to_vec(), target), true)
             }
             Node::Inside(view, entry, inner) => {
                 let (ino, _) = NamespaceView::new(&view.tree, &self.names).lookup(inner, name)?;
-                self.view_entry(Node::Inside(view, entry, ino))
+                self.view_entry(Node::Inside(view, entry, ino), false)
             }
             Node::Link(..) => Err(Error::NotDirectory("a link to a snapshot".into())),
         }
@@ -272,7 +280,7 @@ impl Volume {
     /// Target of a link: the snapshot that it stands for, or the target of a link inside a snapshot.
     pub(crate) fn view_read_link(&self, ino: Ino) -> Result<Vec<u8>> {
         match self.snapdir.node(ino)? {
-            Node::Link(dir, name) => self.link_target(dir, &name),
+            Node::Link(_, _, target) => Ok(target),
             Node::Inside(view, _, inner) => NamespaceView::new(&view.tree, &self.names).read_link(inner),
             Node::Snapdir(_) => Err(Error::InvalidArgument("a directory is no link".into())),
         }
@@ -318,6 +326,17 @@ impl Volume {
         flow
     }
 
+    /// Shows the snapshot directory of `dir` in a listing of `dir`, for mounts that want it visible.
+    pub(crate) fn visit_snapdir(
+        &self,
+        dir: Ino,
+        cookie: u64,
+        visit: &mut dyn FnMut(&DirEntry<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let name = &self.options.snapdir_name;
+        self.visit_node(Node::Snapdir(dir), &DirEntry { cookie, ino: dir, kind: FileKind::Directory, name }, visit)
+    }
+
     fn list_snapshots_of(
         &self,
         ino: Ino,
@@ -332,9 +351,11 @@ impl Volume {
             }
         }
         let snapshots = self.snapshots()?;
-        if after < COOKIE_LATEST && self.link_target(dir, LATEST).is_ok() {
+        if after < COOKIE_LATEST
+            && let Ok(target) = self.link_target(dir, LATEST)
+        {
             let entry = DirEntry { cookie: COOKIE_LATEST, ino, kind: FileKind::Symlink, name: LATEST };
-            if self.visit_node(Node::Link(dir, LATEST.to_vec()), &entry, visit).is_break() {
+            if self.visit_node(Node::Link(dir, LATEST.to_vec(), target), &entry, visit).is_break() {
                 return Ok(());
             }
         }
@@ -387,7 +408,7 @@ impl Volume {
         let dir = self.check_snapshot_admin(parent, caller)?;
         let request = SnapshotRequest { name: Some(name.to_vec()), ..SnapshotRequest::default() };
         let record = self.take_snapshot(&request)?;
-        self.view_entry(self.directory_in(&record, dir)?)
+        self.view_entry(self.directory_in(&record, dir)?, true)
     }
 
     /// `rmdir .snapshots/NAME` deletes a snapshot.

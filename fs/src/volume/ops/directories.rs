@@ -14,6 +14,9 @@ use crate::{
     namespace::{DirEntry, NamespaceView},
 };
 
+/// Cookie of a visible snapshot directory: above those of `.` and `..`, below all others.
+const COOKIE_SNAPDIR: u64 = 3;
+
 impl Volume {
     /// Opens a directory; says whether its entries will never change.
     pub fn open_dir(&self, ino: Ino) -> Result<(HandleId, bool)> {
@@ -40,7 +43,25 @@ impl Volume {
         if Self::is_view(ino) {
             return self.view_read_dir(ino, after, visit);
         }
-        NamespaceView::new(&self.tree(), &self.names).read_dir(ino, after, &mut |entry| visit(&entry))
+        let tree = self.tree();
+        let view = NamespaceView::new(&tree, &self.names);
+        if ino != Ino::ROOT || !self.options.snapdir_visible || after >= COOKIE_SNAPDIR {
+            return view.read_dir(ino, after, &mut |entry| visit(&entry));
+        }
+        // The hidden directory is made visible: it stands between `..` and the first entry.
+        let mut broken = false;
+        view.read_dir(ino, after, &mut |entry| {
+            if entry.cookie >= COOKIE_SNAPDIR {
+                return ControlFlow::Break(());
+            }
+            let flow = visit(&entry);
+            broken = flow.is_break();
+            flow
+        })?;
+        if broken || self.visit_snapdir(ino, COOKIE_SNAPDIR, visit).is_break() {
+            return Ok(());
+        }
+        view.read_dir(ino, COOKIE_SNAPDIR, &mut |entry| visit(&entry))
     }
 
     /// As [`Self::read_dir`], with attributes; entries that `visit` takes (by `Continue`) hold a reference, but `.` and `..`.
@@ -51,6 +72,7 @@ impl Volume {
         visit: &mut dyn FnMut(&DirEntry<'_>, &Attr) -> ControlFlow<()>,
     ) -> Result<()> {
         let mut failed = None;
+        let mut shown = false;
         self.read_dir(ino, after, &mut |entry| {
             let attr = match self.get_attr(entry.ino) {
                 Ok(attr) => attr,
@@ -66,12 +88,17 @@ impl Volume {
                 self.reference(entry.ino);
             }
             let flow = visit(entry, &attr);
+            shown |= flow.is_continue();
             if flow.is_break() && counted {
                 self.forget(entry.ino, 1);
             }
             flow
         })?;
-        failed.map_or(Ok(()), Err)
+        match failed {
+            // What was shown was counted, and an error would make the front end forget it: the next call meets the error first.
+            Some(error) if !shown => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn reference(&self, ino: Ino) {

@@ -24,6 +24,8 @@ pub struct Entry {
     pub attr: Attr,
     /// Content and attributes will never change: a front end may keep them for ever.
     pub immutable: bool,
+    /// The name may come to mean something else (a snapshot renamed, deleted, taken anew), though the inode stays what it is.
+    pub name_may_move: bool,
     /// The name may lead elsewhere at any moment (`latest`, relative times): not to be kept at all.
     pub transient: bool,
 }

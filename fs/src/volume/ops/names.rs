@@ -215,7 +215,7 @@ impl Volume {
     fn referenced(&self, ino: Ino, inode: &Inode) -> Entry {
         self.references.add(ino);
         let attr = self.attr_of(ino, inode);
-        Entry { attr, immutable: false, transient: false }
+        Entry { attr, immutable: false, name_may_move: false, transient: false }
     }
 
     /// Appends the record of a change and lets `meta` go.
