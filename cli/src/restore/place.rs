@@ -102,7 +102,7 @@ impl Temporary<'_> {
         self.parent
     }
 
-    /// Its name for now.
+    /// Its name until it gets the one it is meant for.
     pub fn name(&self) -> &[u8] {
         &self.name
     }
