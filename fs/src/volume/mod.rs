@@ -101,6 +101,8 @@ pub struct VolumeOptions {
     pub inline_max: u32,
     /// Where the journal lies, if not in the repository.
     pub journal_dir: Option<PathBuf>,
+    /// Length of a journal segment, a multiple of 4096; by the size of the disk, if not given.
+    pub journal_segment_bytes: Option<u64>,
     /// What the lock tells others about this process.
     pub holder: vellum_store::lock::Holder,
     /// The zone in which instants without a zone are read.
@@ -128,6 +130,7 @@ impl VolumeOptions {
             journal_interval: Duration::from_secs(5),
             inline_max: 2048,
             journal_dir: None,
+            journal_segment_bytes: None,
             holder: vellum_store::lock::Holder::default(),
             zone: jiff::tz::TimeZone::UTC,
             clock: None,
@@ -183,6 +186,11 @@ impl Volume {
     /// A clone of the live tree to walk without a lock.
     pub(crate) fn tree(&self) -> Tree {
         self.meta.read().tree.clone()
+    }
+
+    /// Bytes of content that are held in memory and not in the store.
+    pub fn dirty_bytes(&self) -> u64 {
+        self.budget.used()
     }
 
     /// Refuses changes of a read-only or poisoned volume.

@@ -91,6 +91,7 @@ impl Volume {
             frozen: None,
             durable_sequence: sequence,
             store_again: false,
+            atime_moved: false,
             next_snapshot,
             created,
         };
@@ -139,26 +140,27 @@ impl Volume {
         let mut operations = 0;
         let mut failed = None;
         let this = &*self;
-        let replayed = Journal::open(
-            Arc::clone(self.repository.disk()),
-            &dir,
-            Arc::clone(self.repository.keyring()),
-            &self.options.name,
-            options,
-            after,
-            &heads,
-            &mut |_, payload| match this.replay_payload(covered, payload) {
-                Ok(count) => {
-                    operations += count;
-                    Ok(())
-                }
-                Err(error) => {
-                    let stop = into_store(error.clone());
-                    failed = Some(error);
-                    Err(stop)
-                }
-            },
-        );
+        let mut replay = |_, payload: &[u8]| match this.replay_payload(covered, payload) {
+            Ok(count) => {
+                operations += count;
+                Ok(())
+            }
+            Err(error) => {
+                let stop = into_store(error.clone());
+                failed = Some(error);
+                Err(stop)
+            }
+        };
+        let disk = Arc::clone(self.repository.disk());
+        let keyring = Arc::clone(self.repository.keyring());
+        let name = &self.options.name;
+        // Without the lock, somebody else may be writing this journal: it is only looked at.
+        let replayed = if self.options.read_only {
+            Journal::read(&*disk, &dir, keyring, name, after, &heads, &mut replay).map(|recovery| (None, recovery))
+        } else {
+            Journal::open(disk, &dir, keyring, name, options, after, &heads, &mut replay)
+                .map(|(journal, recovery)| (Some(journal), recovery))
+        };
         if let Some(error) = failed {
             return Err(error);
         }
@@ -169,8 +171,7 @@ impl Volume {
             self.options.read_only = true;
         }
         if !self.options.read_only {
-            let last = after + recovery.commits;
-            self.journal = Some(VolumeJournal::new(journal, last));
+            self.journal = journal.map(|journal| VolumeJournal::new(journal, recovery.last_commit));
         }
         Ok(summary)
     }
@@ -181,11 +182,14 @@ impl Volume {
             self.checkpoint()?;
         }
         // What open packs of the last process still hold is in packs of this checkpoint, or was never acknowledged.
-        self.repository.discard_leftovers()?;
+        self.repository.discard_leftovers(&self.options.name)?;
         Ok(())
     }
 
     fn journal_segment_bytes(&self) -> Result<u64> {
+        if let Some(bytes) = self.options.journal_segment_bytes {
+            return Ok(bytes);
+        }
         let total = self.repository.space()?.total_bytes;
         Ok((total / JOURNAL_DISK_PART).clamp(JOURNAL_SEGMENT_MIN, JOURNAL_SEGMENT_MAX) & !0xfff)
     }

@@ -20,7 +20,11 @@
 //! | | 4 | plaintext length |
 //! | | 4 | key epoch |
 
-use std::{collections::HashSet, ops::ControlFlow, sync::atomic::Ordering};
+use std::{
+    collections::{BTreeSet, HashSet},
+    ops::ControlFlow,
+    sync::atomic::Ordering,
+};
 
 use super::Repository;
 use crate::{
@@ -28,7 +32,7 @@ use crate::{
     codec::{Reader, Writer},
     crypto::BLOB_PLAIN_MAX,
     error::{Error, Result},
-    id::{BlobId, BlobKind, PackId},
+    id::{BlobId, BlobKind, PackId, VolumeName},
     index::Location,
     pack::{PackEntry, read_trailer},
     pipeline::Found,
@@ -121,11 +125,13 @@ pub(super) struct Leftovers {
     names: Vec<OpenName>,
     /// Whether packs that the index did not know were looked for.
     discovered: bool,
+    /// Volumes whose journals need no leftover any more.
+    replayed: BTreeSet<VolumeName>,
 }
 
 impl Leftovers {
     pub(super) fn new(names: Vec<OpenName>) -> Self {
-        Self { names, discovered: false }
+        Self { names, discovered: false, replayed: BTreeSet::new() }
     }
 }
 
@@ -246,12 +252,16 @@ impl Repository {
         Ok(())
     }
 
-    /// Deletes the open packs that earlier processes left, once a commit holds what replay took from them. If another process has
-    /// a volume of this repository open they stay, since some may be its own.
-    pub fn discard_leftovers(&self) -> Result<()> {
+    /// Notes that a commit holds what replay of `volume` took from the open packs that earlier processes left, and deletes them
+    /// once no other volume can need them. They stay while a volume of this repository has not been replayed by this process,
+    /// since its journal may name them, and while another process has one open, since some may be its own.
+    pub fn discard_leftovers(&self, volume: &VolumeName) -> Result<()> {
         let pipeline = self.writing()?;
         let mut leftovers = blocking(&*self.spawner, || self.leftovers.lock());
-        if leftovers.names.is_empty() || self.others_write()? {
+        leftovers.replayed.insert(volume.clone());
+        // F5: a pack goes only when no journal reaches it.
+        let all_replayed = self.volumes.lock().is_subset(&leftovers.replayed);
+        if leftovers.names.is_empty() || !all_replayed || self.others_write()? {
             return Ok(());
         }
         for name in leftovers.names.drain(..).filter(|name| !pipeline.owns(name)) {

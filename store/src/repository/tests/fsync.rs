@@ -29,7 +29,7 @@ fn adopt_all(disk: &MemoryDisk, ids: &[BlobId], places: &[BlobPlace], stored: &[
     let flat: Vec<u8> = ids.iter().flat_map(|id| id.0).collect();
     let tree_root = repository.put(BlobKind::Node, flat, Copies::Two).unwrap();
     repository.commit(&volume, &HeadDraft { tree_root, op_sequence: 1, journal_commit: 1, time_ns: 0 }).unwrap();
-    repository.discard_leftovers().unwrap();
+    repository.discard_leftovers(&main_volume()).unwrap();
     assert_eq!(repository.backend().list_open().unwrap(), [], "leftovers are gone");
     drop((repository, volume));
     let repository = open(&disk.crash());
@@ -135,10 +135,10 @@ fn leftovers_stay_while_another_process_has_a_volume_open() {
     let other = open(&disk);
     let name = VolumeName::new("other").unwrap();
     let held = other.open_volume(&name, true, false, &Holder::this_process(0)).unwrap();
-    other.discard_leftovers().unwrap();
+    other.discard_leftovers(&main_volume()).unwrap();
     assert_eq!(disk_open_packs(&other), 1, "it may be the other process's");
     volume.release();
-    other.discard_leftovers().unwrap();
+    other.discard_leftovers(&main_volume()).unwrap();
     assert_eq!(disk_open_packs(&other), 0);
     held.release();
 }
