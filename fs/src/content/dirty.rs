@@ -163,6 +163,7 @@ pub struct Capture {
     segments: Vec<CapturedSegment>,
     through: u64,
     certain_end: Option<u64>,
+    journaled: bool,
 }
 
 impl Capture {
@@ -174,6 +175,11 @@ impl Capture {
     /// Whether nothing was dirty.
     pub fn is_empty(&self) -> bool {
         self.segments.is_empty()
+    }
+
+    /// Whether the journal held all of it when it was captured.
+    pub fn is_journaled(&self) -> bool {
+        self.journaled
     }
 
     /// Bytes of data captured.
@@ -189,7 +195,7 @@ impl Capture {
     /// A capture of one segment that no map holds: inline content about to become chunks.
     pub(super) fn of_body(bytes: Vec<u8>) -> Self {
         let segment = CapturedSegment { offset: 0, body: Body::Data(Slice::new(bytes)) };
-        Self { segments: Vec::from([segment]), through: 0, certain_end: None }
+        Self { segments: Vec::from([segment]), through: 0, certain_end: None, journaled: false }
     }
 }
 
@@ -228,6 +234,11 @@ impl DirtyMap {
     /// Bytes of written data that the journal does not hold.
     pub fn unjournaled_bytes(&self) -> u64 {
         self.unjournaled_bytes
+    }
+
+    /// How many segments the journal does not hold.
+    pub fn unjournaled_count(&self) -> usize {
+        self.unjournaled.len()
     }
 
     /// What the map costs in memory: data and [`SEGMENT_OVERHEAD`] for each segment. The figure for budgets, since a byte
@@ -300,7 +311,8 @@ impl DirtyMap {
     /// Everything dirty, for a flush.
     pub fn capture(&self) -> Capture {
         let segments = self.iter().map(|(offset, body)| CapturedSegment { offset, body: body.clone() }).collect();
-        Capture { segments, through: self.last_stamp, certain_end: self.certain_end }
+        let journaled = self.unjournaled.is_empty();
+        Capture { segments, through: self.last_stamp, certain_end: self.certain_end, journaled }
     }
 
     /// Everything that the journal does not hold. Its cost follows what it returns, not what is dirty.
@@ -309,7 +321,7 @@ impl DirtyMap {
             let body = self.segments[&offset].body.clone();
             CapturedSegment { offset, body }
         });
-        Capture { segments: segments.collect(), through: self.last_stamp, certain_end: None }
+        Capture { segments: segments.collect(), through: self.last_stamp, certain_end: None, journaled: false }
     }
 
     /// Notes that the journal holds what [`Self::capture_unjournaled`] returned; parts overwritten since stay unjournaled.
@@ -322,6 +334,19 @@ impl DirtyMap {
             segment.journaled = true;
             self.insert(offset, segment);
             self.coalesce_left(offset);
+        }
+    }
+
+    /// Forgets that the journal holds what is dirty in a range: it is going to be told something older about it.
+    pub fn mark_unjournaled(&mut self, range: Range<u64>) {
+        let first = self.after(range.start).map_or(range.end, |(start, _)| start);
+        let journaled: Vec<u64> = (self.segments.range(first..range.end.max(first)))
+            .filter(|(_, segment)| segment.journaled)
+            .map(|(&offset, _)| offset)
+            .collect();
+        for offset in journaled {
+            let segment = self.remove(offset);
+            self.insert(offset, Segment { journaled: false, ..segment });
         }
     }
 

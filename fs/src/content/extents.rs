@@ -41,7 +41,8 @@ impl Change {
         Self::Extent(Extent { offset, length: length.into(), blob, blob_offset: 0, blob_length: length })
     }
 
-    fn range(&self) -> Range<u64> {
+    /// What it replaces.
+    pub fn range(&self) -> Range<u64> {
         match self {
             Self::Extent(extent) => extent.offset..extent.end(),
             Self::Hole { offset, length } => *offset..offset + length,

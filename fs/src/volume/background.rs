@@ -104,7 +104,7 @@ fn flush_loop(volume: Weak<Volume>) {
         if stop {
             return;
         }
-        let pressed = volume.budget.above_soft();
+        let pressed = volume.budget.is_pressed();
         let older_than = if pressed { Duration::ZERO } else { DIRTY_AGE };
         if let Err(error) = volume.flush_old(older_than, pressed) {
             log::warn!("flush of volume {}: {error}", volume.options.name);

@@ -45,9 +45,10 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Whether flushing should run because of memory.
-    pub fn above_soft(&self) -> bool {
-        self.used() > self.soft
+    /// Whether flushing should run because of memory: the soft limit is passed, or a write that is large for this budget waits
+    /// below it.
+    pub fn is_pressed(&self) -> bool {
+        self.used() > self.soft || (self.used() > 0 && self.waiters.lock().count > 0)
     }
 
     /// Whether a reservation of `bytes` would have to wait.
@@ -57,11 +58,13 @@ impl Budget {
     }
 
     /// Takes `bytes`, waiting until they fit. A single reservation larger than the limit passes when nothing else is held.
-    pub fn reserve(&self, bytes: u64) {
+    /// Before it waits, with the budget [pressed](Self::is_pressed) by then, it calls `wake_flusher`.
+    pub fn reserve(&self, bytes: u64, wake_flusher: impl Fn()) {
         if self.would_wait(bytes) {
             let mut waiters = self.waiters.lock();
             waiters.count += 1;
             while self.would_wait(bytes) && !waiters.open {
+                wake_flusher();
                 self.freed.wait(&mut waiters);
             }
             waiters.count -= 1;
@@ -72,6 +75,12 @@ impl Budget {
     /// Adds bytes that were never reserved (replay, splitting) without waiting.
     pub fn force(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Makes what counted as `before` count as `after`, without waiting.
+    pub fn settle(&self, before: u64, after: u64) {
+        self.force(after.saturating_sub(before));
+        self.release(before.saturating_sub(after));
     }
 
     /// Gives `bytes` back.
@@ -103,10 +112,10 @@ mod tests {
     #[test]
     fn a_writer_waits_until_bytes_are_released() {
         let budget = Arc::new(Budget::new(100));
-        budget.reserve(80);
-        assert!(budget.would_wait(30) && budget.above_soft());
+        budget.reserve(80, || {});
+        assert!(budget.would_wait(30) && budget.is_pressed());
         let other = Arc::clone(&budget);
-        let writer = std::thread::spawn(move || other.reserve(30));
+        let writer = std::thread::spawn(move || other.reserve(30, || {}));
         budget.release(80);
         writer.join().expect("the writer passes because everything was released");
         assert_eq!(budget.used(), 30);
@@ -115,16 +124,16 @@ mod tests {
     #[test]
     fn one_write_larger_than_the_budget_still_passes_alone() {
         let budget = Budget::new(10);
-        budget.reserve(1000);
+        budget.reserve(1000, || {});
         assert_eq!(budget.used(), 1000);
     }
 
     #[test]
     fn open_gates_free_a_waiter() {
         let budget = Arc::new(Budget::new(10));
-        budget.reserve(10);
+        budget.reserve(10, || {});
         let other = Arc::clone(&budget);
-        let writer = std::thread::spawn(move || other.reserve(5));
+        let writer = std::thread::spawn(move || other.reserve(5, || {}));
         budget.open_gates();
         writer.join().expect("the writer passes because the gates are open");
     }

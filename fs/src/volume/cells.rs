@@ -65,8 +65,6 @@ pub struct CellState {
     pub unjournaled: Vec<Unjournaled>,
     /// Generation of the newest change of size or times that the journal does not hold; `None` when there is none.
     pub attributes_changed: Option<u64>,
-    /// Grows each time everything of this inode was journalled; a flush that saw an older value needs no journal entry.
-    pub journal_mark: u64,
     /// A sync holds the turn: writers with much dirty content wait for it, so that it ends.
     pub sync_waiting: bool,
     /// Where the flusher will meet this inode.
@@ -152,11 +150,10 @@ impl Cell {
         self.dirty_bytes.load(Ordering::Relaxed)
     }
 
-    /// Records the dirty bytes that `state` holds and returns them.
-    pub fn note_dirty(&self, state: &CellState) -> u64 {
+    /// Records the dirty bytes that `state` holds; returns what was recorded before, and them.
+    pub fn note_dirty(&self, state: &CellState) -> (u64, u64) {
         let bytes = state.dirty_bytes();
-        self.dirty_bytes.store(bytes, Ordering::Relaxed);
-        bytes
+        (self.dirty_bytes.swap(bytes, Ordering::Relaxed), bytes)
     }
 
     /// Waits for the right to capture, publish or journal this inode's content.
@@ -229,10 +226,13 @@ impl CellTable {
 
     /// Lets go of `cell`, and forgets it if it is idle and nobody else holds it.
     pub fn put(&self, cell: Arc<Cell>) {
-        let mut shard = self.shard(cell.ino).lock();
-        // Two holders are the table and this caller; a third one would still use what the removal orphans.
-        if Arc::strong_count(&cell) == 2 && cell.state.lock().is_idle() {
-            shard.remove(&cell.ino);
+        let ino = cell.ino;
+        let mut shard = self.shard(ino).lock();
+        // Let go under the lock: of two who put the same cell at once, the later one finds itself the last.
+        drop(cell);
+        // The only holder is the table; another one would still use what the removal orphans.
+        if shard.get(&ino).is_some_and(|cell| Arc::strong_count(cell) == 1 && cell.state.lock().is_idle()) {
+            shard.remove(&ino);
         }
     }
 

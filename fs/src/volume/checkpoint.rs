@@ -19,7 +19,7 @@ use vellum_store::{
     repository::{CommittedHead, HeadDraft},
 };
 
-use super::{Volume, records, state::Frozen};
+use super::{Volume, cells::Queued, records, state::Frozen};
 use crate::{
     error::Result,
     format::volume::{SnapshotRecord, VolumeState},
@@ -91,7 +91,8 @@ impl Volume {
         match done {
             Ok(stored) => {
                 let snapshot = stored.snapshot.clone();
-                self.finish_checkpoint(&freeze, stored)?;
+                // The head is out. Without its entry in the live tree the next one would lack the snapshot and the log.
+                self.finish_checkpoint(&freeze, stored).inspect_err(|error| self.poison(error))?;
                 Ok(snapshot)
             }
             Err(error) => {
@@ -111,6 +112,7 @@ impl Volume {
         let mut meta = self.meta.write();
         let generation = meta.generation;
         meta.generation += 1;
+        meta.atime_moved = false;
         meta.frozen = Some(Frozen { tree: meta.tree.clone(), generation });
         Freeze {
             sequence: meta.op_sequence,
@@ -140,6 +142,7 @@ impl Volume {
         if let Some(record) = &mut snapshot {
             record.root = tree.store()?;
             record.time = now;
+            record.op_sequence = freeze.sequence;
         }
         let entries =
             Entries { state: freeze.state.clone(), previous: self.handle.newest(), snapshot: snapshot.clone() };
@@ -158,7 +161,7 @@ impl Volume {
     fn finish_checkpoint(&self, freeze: &Freeze, stored: Stored) -> Result<()> {
         {
             let mut meta = self.meta.write();
-            if meta.op_sequence == freeze.sequence {
+            if meta.op_sequence == freeze.sequence && !meta.atime_moved {
                 meta.tree = stored.tree;
             } else {
                 stored.entries.put(&mut meta.tree)?;
@@ -208,10 +211,14 @@ impl Volume {
             }
             state.live_generation = generation;
             if state.dropped {
-                self.budget.release(state.live.held_bytes());
                 state.live = Default::default();
             }
-            cell.note_dirty(&state);
+            // The flusher may have met it while all of it was frozen, and let it go.
+            if !state.live.is_empty() && state.queued == Queued::No {
+                state.queued = Queued::Aging;
+                self.meta.write().aging.push_back(ino);
+            }
+            self.settle_budget(&cell, &state, 0);
             drop(state);
             self.cells.put(cell);
         }

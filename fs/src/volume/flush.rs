@@ -23,7 +23,7 @@ use vellum_store::{chunker::Chunker, id::BlobKind, pipeline::Ticket};
 
 use super::{
     Volume,
-    cells::{Cell, Queued, Turn, Unjournaled},
+    cells::{Cell, CellState, Queued, Turn, Unjournaled},
     state::{Meta, inode_in, put_inode_in},
 };
 use crate::{
@@ -50,7 +50,6 @@ pub(crate) const STREAM_BYTES: u64 = 8 << 20;
 struct Captured {
     capture: Capture,
     generation: u64,
-    mark: u64,
     inode: Inode,
     tree: Tree,
 }
@@ -70,9 +69,21 @@ struct Job<'t> {
 }
 
 impl Volume {
-    /// Flushes files that are being streamed, and what has been dirty for `age`.
+    /// Moves all dirty content into the store, but for what another flush has in hand. Makes nothing durable.
+    pub fn flush_dirty(&self) -> Result<()> {
+        self.flush_since(i64::MAX, Duration::ZERO, &|| true)
+    }
+
+    /// Flushes files that are being streamed, and what has been dirty for `age`; under pressure the oldest, until it is over.
     pub(crate) fn flush_old(&self, age: Duration, pressed: bool) -> Result<()> {
-        let limit = self.now().as_nanos().saturating_sub(age.as_nanos() as i64);
+        if pressed {
+            // Whatever the clock says: it may have been set back.
+            return self.flush_since(i64::MAX, age, &|| self.budget.is_pressed());
+        }
+        self.flush_since(self.now().as_nanos().saturating_sub(age.as_nanos() as i64), age, &|| true)
+    }
+
+    fn flush_since(&self, limit: i64, age: Duration, goes_on: &dyn Fn() -> bool) -> Result<()> {
         let streams = std::mem::take(&mut self.meta.write().streams);
         let mut flushed = self.flush_inodes(&Vec::from_iter(streams.iter().copied()), age);
         streams.into_iter().for_each(|ino| self.end_stream(ino));
@@ -94,8 +105,7 @@ impl Volume {
             }
             flushed = flushed.and(self.flush_inodes(due, age));
             due.iter().for_each(|&ino| self.age_again(ino));
-            let enough = pressed && !self.budget.above_soft();
-            if flushed.is_err() || due.is_empty() || !rest.is_empty() || enough {
+            if flushed.is_err() || due.is_empty() || !rest.is_empty() || !goes_on() {
                 return flushed;
             }
         }
@@ -282,7 +292,7 @@ impl Volume {
         let Some(inode) = inode_in(&tree, cell.ino)? else {
             return Ok(None);
         };
-        Ok(Some(Captured { capture: layer.capture(), generation, mark: state.journal_mark, inode, tree }))
+        Ok(Some(Captured { capture: layer.capture(), generation, inode, tree }))
     }
 
     fn plan(
@@ -340,7 +350,6 @@ impl Volume {
             apply_to(&mut frozen.tree, cell.ino, &changes)?;
         }
         drop(meta);
-        let before = state.dirty_bytes();
         state.live.remove_captured(&captured.capture, kept_from);
         if let Some(frozen) = &mut state.frozen {
             frozen.remove_captured(&captured.capture, kept_from);
@@ -353,15 +362,26 @@ impl Volume {
         } else {
             state.dirty_since_ns = self.last_change_ns.load(Ordering::Relaxed).max(1);
         }
-        // Whoever journalled since the capture journalled all of it.
-        if state.journal_mark == captured.mark && !state.dropped {
-            let generation = captured.generation;
-            state.unjournaled.extend(changes.into_iter().map(|change| Unjournaled { generation, change }));
+        // What the journal holds already, it need not be told again.
+        if !captured.capture.is_journaled() && !state.dropped {
+            note_unjournaled(&mut state, captured.generation, changes);
         }
-        let after = cell.note_dirty(&state);
-        self.budget.release(before.saturating_sub(after));
-        self.budget.force(after.saturating_sub(before));
+        self.settle_budget(cell, &state, 0);
         Ok(())
+    }
+}
+
+/// Notes changes that the journal is to be told at the next sync.
+///
+/// What is dirty above them is newer. If the journal holds it already, replay would put these changes over it: so it counts as
+/// not journalled from here on, and follows them.
+fn note_unjournaled(state: &mut CellState, generation: u64, changes: Vec<Change>) {
+    let CellState { live, frozen, unjournaled, .. } = state;
+    for change in changes {
+        for layer in frozen.iter_mut().chain(std::iter::once(&mut *live)) {
+            layer.mark_unjournaled(change.range());
+        }
+        unjournaled.push(Unjournaled { generation, change });
     }
 }
 

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     content::{
-        dirty::{Body, Capture},
+        dirty::{Body, Capture, DirtyMap},
         extents::Change,
     },
     error::{Error, Result},
@@ -38,6 +38,27 @@ use crate::{
 pub const PAYLOAD_MAX: usize = 4 << 20;
 /// Dirty content of one inode up to this size is written to the journal itself when it is synced.
 pub const CONTENT_INLINE_MAX: u64 = 512 << 10;
+
+/// Longest record of one inode's content. A sync that has more to tell makes a checkpoint: to record every extent of a file of
+/// many gigabytes would cost more than to store the tree.
+const RECORD_MAX: usize = 1 << 20;
+/// What frames a record in a payload.
+const FRAME_BYTES: usize = 4;
+/// What a part of a record takes beside its bytes, at most.
+const PART_BYTES: usize = 32;
+/// What an extent takes in a part, at most.
+const EXTENT_BYTES: usize = 64;
+/// What a record takes beside its parts, at most.
+const HEAD_BYTES: usize = 128;
+
+/// What became of an inode's content that was to be journalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoded {
+    /// All of it is in the journal or in a pending record.
+    Pending,
+    /// It does not fit a record; only a checkpoint makes it durable.
+    TooLarge,
+}
 
 /// The journal of a volume and what is known durable.
 #[derive(Debug)]
@@ -65,6 +86,11 @@ impl VolumeJournal {
     /// The store's journal.
     pub fn store(&self) -> &Journal {
         &self.journal
+    }
+
+    /// Longest payload of one commit.
+    fn payload_max(&self) -> usize {
+        PAYLOAD_MAX.min(self.journal.payload_max())
     }
 
     /// Number of the newest commit.
@@ -107,11 +133,7 @@ impl Volume {
 
     /// Writes all pending records. The caller holds the journal's turn.
     fn write_pending(&self, journal: &VolumeJournal) -> Result<()> {
-        self.settle_ties()?;
-        let (records, through) = {
-            let mut meta = self.meta.write();
-            (meta.take_pending(), meta.op_sequence)
-        };
+        let (records, through) = self.take_settled()?;
         let mut appended = 0;
         let done = match self.append_records(journal, &records, &mut appended) {
             // The head that this publishes covers every record that was taken.
@@ -131,7 +153,7 @@ impl Volume {
     fn append_records(&self, journal: &VolumeJournal, records: &[PendingRecord], appended: &mut usize) -> Result<()> {
         let mut payload = Vec::new();
         for (number, record) in records.iter().enumerate() {
-            if !payload.is_empty() && payload.len() + record.bytes.len() + 4 > PAYLOAD_MAX {
+            if !payload.is_empty() && payload.len() + record.bytes.len() + FRAME_BYTES > journal.payload_max() {
                 self.append_payload(journal, &payload)?;
                 *appended = number;
                 payload.clear();
@@ -155,27 +177,26 @@ impl Volume {
         Ok(())
     }
 
-    /// Puts the content of renamed files before the records of their renames.
-    fn settle_ties(&self) -> Result<()> {
+    /// Takes all pending records once no rename among them lacks its content; and the sequence number that they reach.
+    fn take_settled(&self) -> Result<(Vec<PendingRecord>, u64)> {
         loop {
-            let Some(tie) = self.meta.write().ties.pop() else {
-                return Ok(());
-            };
-            let Some(cell) = self.cells.find(tie.ino) else {
-                continue;
-            };
-            let record = self.encode_content(&cell, |meta, record| {
-                let at = meta.pending.iter().position(|other| other.sequence == tie.sequence);
-                meta.pending_bytes += record.bytes.len();
-                // Without the rename's record a head covers it, and the content with it.
-                if let Some(at) = at {
-                    meta.pending.insert(at, record);
-                } else {
-                    meta.pending.push(record);
+            let tie = {
+                let mut meta = self.meta.write();
+                match meta.ties.last() {
+                    Some(tie) => *tie,
+                    // Under the same lock: a rename that comes in from here on is not taken.
+                    None => return Ok((meta.take_pending(), meta.op_sequence)),
                 }
-            });
-            self.cells.put(cell);
-            record?;
+            };
+            if let Some(cell) = self.cells.find(tie.ino) {
+                let encoded = self.encode_content(&cell);
+                self.cells.put(cell);
+                if encoded? == Encoded::TooLarge {
+                    self.checkpoint()?;
+                }
+            }
+            // Only here: a tie whose content could not be encoded still binds the next attempt.
+            self.meta.write().ties.retain(|other| *other != tie);
         }
     }
 
@@ -186,22 +207,22 @@ impl Volume {
         }
         if let Some(cell) = self.cells.find(ino) {
             let error = cell.lock().error.take();
-            let synced = match error {
+            let encoded = match error {
                 Some(error) => Err(error),
-                None => self.encode_content(&cell, |meta, record| {
-                    meta.pending_bytes += record.bytes.len();
-                    meta.pending.push(record);
-                }),
+                None => self.encode_content(&cell),
             };
             self.cells.put(cell);
-            synced?;
+            if encoded? == Encoded::TooLarge {
+                // The head that this publishes holds the content.
+                self.checkpoint()?;
+            }
         }
         let through = self.meta.read().op_sequence;
         self.sync_journal(through)
     }
 
-    /// Encodes what the journal does not hold of an inode, and hands the record to `place` under `meta`.
-    fn encode_content(&self, cell: &Arc<Cell>, place: impl FnOnce(&mut Meta, PendingRecord)) -> Result<()> {
+    /// Puts a record of what the journal does not hold of an inode among those that are pending.
+    fn encode_content(&self, cell: &Arc<Cell>) -> Result<Encoded> {
         let turn = cell.take_turn();
         cell.lock().sync_waiting = true;
         let prepared = self.prepare_content(&turn);
@@ -209,15 +230,16 @@ impl Volume {
         state.sync_waiting = false;
         prepared?;
         if !state.has_unjournaled() {
-            return Ok(());
+            return Ok(Encoded::Pending);
         }
         let mut meta = self.meta.write();
         let Some((op, captures)) = self.content_op(cell.ino, &state, &meta)? else {
-            return Ok(());
+            return Ok(Encoded::Pending);
         };
-        let sequence = meta.next_sequence();
-        let bytes = op.encode(sequence).into_boxed_slice();
-        place(&mut meta, PendingRecord { sequence, bytes });
+        if op_bytes(&op) > self.record_max() {
+            return Ok(Encoded::TooLarge);
+        }
+        meta.record_content(cell.ino, op);
         drop(meta);
         let CellState { live, frozen, .. } = &mut *state;
         for (layer, capture) in frozen.iter_mut().chain(std::iter::once(live)).zip(&captures) {
@@ -225,15 +247,23 @@ impl Volume {
         }
         state.unjournaled.clear();
         state.attributes_changed = None;
-        state.journal_mark += 1;
-        Ok(())
+        // Marking joins segments.
+        self.settle_budget(cell, &state, 0);
+        Ok(Encoded::Pending)
+    }
+
+    /// Longest record of one inode's content.
+    fn record_max(&self) -> usize {
+        self.journal.as_ref().map_or(RECORD_MAX, |journal| RECORD_MAX.min(journal.payload_max() - FRAME_BYTES))
     }
 
     /// Brings an inode's content to where a journal record can hold or name it. Writers of the inode wait for the turn while
     /// `sync_waiting` is set and too much is dirty, so this ends.
     fn prepare_content(&self, turn: &Turn) -> Result<()> {
-        let unjournaled = |state: &CellState| state.layers().iter().map(|layer| layer.unjournaled_bytes()).sum::<u64>();
-        while unjournaled(&turn.cell().lock()) > CONTENT_INLINE_MAX {
+        let cost = |layer: &&DirtyMap| layer.unjournaled_bytes() + (layer.unjournaled_count() * PART_BYTES) as u64;
+        let unjournaled = |state: &CellState| state.layers().iter().map(cost).sum::<u64>();
+        let inline_max = CONTENT_INLINE_MAX.min(self.record_max() as u64 / 2);
+        while unjournaled(&turn.cell().lock()) > inline_max {
             self.flush_with_turn(turn)?;
         }
         if !turn.cell().lock().unjournaled.is_empty() {
@@ -273,4 +303,15 @@ impl Volume {
         let (size, atime, mtime, ctime) = (inode.size, inode.atime, inode.mtime, inode.ctime);
         Ok(Some((Op::Data { ino, size, atime, mtime, ctime, parts }, captures)))
     }
+}
+
+/// At least the length of the encoded record.
+fn op_bytes(op: &Op) -> usize {
+    let Op::Data { parts, .. } = op else { return 0 };
+    let part_bytes = |part: &Part| match part {
+        Part::Bytes { data, .. } => data.len() + PART_BYTES,
+        Part::Zero { .. } => PART_BYTES,
+        Part::Extent { place, .. } => place.len() + EXTENT_BYTES + PART_BYTES,
+    };
+    HEAD_BYTES + parts.iter().map(part_bytes).sum::<usize>()
 }

@@ -215,7 +215,8 @@ impl Volume {
             inode.atime = now;
             put_inode_in(&mut meta.tree, cell.ino, &inode)?;
             // Not a change by itself: it rides along with the next checkpoint and never makes one.
-            state.attributes_changed.get_or_insert(meta.generation);
+            state.attributes_changed = Some(meta.generation);
+            meta.atime_moved = true;
             meta.changed.insert(cell.ino);
         }
         Ok(())

@@ -18,7 +18,10 @@ use super::{
     state::{Meta, inode_in, put_inode_in},
 };
 use crate::{
-    content::extents::{self, Change},
+    content::{
+        dirty::DirtyMap,
+        extents::{self, Change},
+    },
     error::Result,
     format::{
         extent::Extent,
@@ -82,7 +85,6 @@ impl Volume {
             // The inode went away before the commit that holds this record was written.
             return Ok(());
         };
-        let before = state.dirty_bytes();
         if *size < inode.size {
             state.live.zero(*size, inode.size - *size);
         }
@@ -103,9 +105,7 @@ impl Volume {
         state.live_generation = meta.generation;
         state.attributes_changed = Some(meta.generation);
         state.dirty_since_ns = 1;
-        let after = cell.note_dirty(&state);
-        self.budget.force(after.saturating_sub(before));
-        self.budget.release(before.saturating_sub(after));
+        self.settle_budget(&cell, &state, 0);
         Ok(())
     }
 
@@ -124,12 +124,12 @@ impl Volume {
         inode.allocated = inode.allocated.saturating_add_signed(delta);
         state.live.discard(extent.offset..extent.end());
         if let Some(body) = body {
-            // An extent ends the inline body; what the extent does not cover of it stays content.
-            let covered = extent.offset..extent.end();
-            let kept = body.iter().enumerate().filter(|(at, _)| !covered.contains(&(*at as u64)));
-            for (at, byte) in kept {
-                state.live.write(at as u64, std::slice::from_ref(byte));
-            }
+            // An extent ends the inline body; what the extent does not cover of it stays content, but only where no earlier
+            // record said otherwise: the body is older than all of them.
+            let mut below = DirtyMap::new();
+            below.write(0, &body);
+            below.discard(extent.offset..extent.end());
+            state.live.restore(below);
         }
         let generation = meta.generation;
         state.unjournaled.push(Unjournaled { generation, change });

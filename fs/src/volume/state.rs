@@ -33,7 +33,7 @@ pub struct PendingRecord {
 }
 
 /// A rename over another file that must not survive without the content of the file that it brings.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tie {
     /// Sequence number of the rename.
     pub sequence: u64,
@@ -79,6 +79,8 @@ pub struct Meta {
     pub durable_sequence: u64,
     /// A commit failed after nodes had been handed to the store: all of them must be handed over again.
     pub store_again: bool,
+    /// An atime moved since the last freeze: the only change of the tree that takes no sequence number.
+    pub atime_moved: bool,
     /// Id of the next snapshot.
     pub next_snapshot: u64,
     /// When the volume was made.
@@ -99,6 +101,27 @@ impl Meta {
         self.pending_bytes += bytes.len();
         self.pending.push(PendingRecord { sequence, bytes });
         sequence
+    }
+
+    /// Puts the record of an inode's content where replay must find it: at the end, or before the first rename that needs it
+    /// (P1). All records of one inode's content stay in order that way, whoever asks for them.
+    pub fn record_content(&mut self, ino: Ino, op: Op) {
+        let tied = self.ties.iter().filter(|tie| tie.ino == ino).map(|tie| tie.sequence).min();
+        let at = tied.and_then(|tied| self.pending.iter().position(|record| record.sequence == tied));
+        let Some(at) = at else {
+            self.record(&op);
+            return;
+        };
+        let sequence = self.next_sequence();
+        let bytes = op.encode(sequence).into_boxed_slice();
+        self.pending_bytes += bytes.len();
+        self.pending.insert(at, PendingRecord { sequence, bytes });
+        // Records that follow may set times to what they were before the newest write. Not so the size, which would cut what
+        // further content brings before the rename.
+        if let Op::Data { ino, atime, mtime, ctime, .. } = op {
+            let (atime, mtime) = (Some(atime), Some(mtime));
+            self.record(&Op::SetAttr { ino, mode: None, uid: None, gid: None, atime, mtime, ctime });
+        }
     }
 
     /// Takes all pending records, leaving none.

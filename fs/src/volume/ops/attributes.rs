@@ -132,17 +132,15 @@ impl Volume {
         time: Time,
     ) -> Result<()> {
         let mut inode = meta.inode(cell.ino)?.ok_or(Error::Stale(cell.ino.into()))?;
-        let before = state.dirty_bytes();
         self.begin_change(state, meta, cell.ino, time);
         if size < inode.size {
             state.live.zero(size, inode.size - size);
         }
+        inode.class = state.overwrites.note_truncate(size, inode.class);
         inode.size = size;
         (inode.mtime, inode.ctime) = (time, time);
         put_inode_in(&mut meta.tree, cell.ino, &inode)?;
-        let after = cell.note_dirty(state);
-        self.budget.force(after.saturating_sub(before));
-        self.budget.release(before.saturating_sub(after));
+        self.settle_budget(cell, state, 0);
         Ok(())
     }
 

@@ -143,10 +143,7 @@ impl Volume {
         self.check_writable()?;
         let bytes = data.len() as u64;
         self.space.accept(&self.repository, bytes, || self.budget.used())?;
-        if self.budget.would_wait(bytes) {
-            self.background.want_flush();
-        }
-        self.budget.reserve(bytes);
+        self.budget.reserve(bytes, || self.background.want_flush());
         let written = self.write_in(cell, &handle, offset, data);
         if written.is_err() {
             self.budget.release(bytes);
@@ -161,7 +158,6 @@ impl Volume {
     fn write_in(&self, cell: &Arc<Cell>, handle: &Handle, offset: u64, data: &[u8]) -> Result<()> {
         let bytes = data.len() as u64;
         let mut state = self.lock_for_writing(cell);
-        let before = state.dirty_bytes();
         let time = self.now();
         let offset = {
             let mut meta = self.meta.write();
@@ -178,10 +174,10 @@ impl Volume {
         };
         // The generation was fixed under `meta`; a freeze in between waits for this cell and finds the bytes.
         state.live.write(offset, data);
-        self.settle_budget(cell, &state, before, bytes);
+        self.settle_budget(cell, &state, bytes);
         let flush = state.live.held_bytes() > STREAM_BYTES;
         drop(state);
-        if flush || self.budget.above_soft() {
+        if flush || self.budget.is_pressed() {
             self.background.want_flush();
         }
         Ok(())
@@ -198,11 +194,11 @@ impl Volume {
         cell.lock()
     }
 
-    /// Turns a reservation into what the dirty map really holds.
-    fn settle_budget(&self, cell: &Cell, state: &CellState, before: u64, reserved: u64) {
-        let after = cell.note_dirty(state);
-        self.budget.force(after.saturating_sub(before));
-        self.budget.release(reserved + before.saturating_sub(after));
+    /// Turns a reservation into what the dirty maps really hold. Whatever changes their segments ends with this: the budget
+    /// is compared with the last settlement, so that no splitting or joining of segments is ever counted twice or forgotten.
+    pub(crate) fn settle_budget(&self, cell: &Cell, state: &CellState, reserved: u64) {
+        let (before, after) = cell.note_dirty(state);
+        self.budget.settle(before + reserved, after);
     }
 
     fn note_class(&self, state: &mut CellState, inode: &mut Inode, offset: u64, bytes: u64) {
@@ -242,7 +238,6 @@ impl Volume {
         }
         let time = self.now();
         let mut state = cell.lock();
-        let before = state.dirty_bytes();
         let mut meta = self.meta.write();
         let mut inode = meta.inode(cell.ino)?.ok_or(Error::Stale(cell.ino.into()))?;
         self.begin_change(&mut state, &mut meta, cell.ino, time);
@@ -258,7 +253,7 @@ impl Volume {
         (inode.mtime, inode.ctime) = (time, time);
         put_inode_in(&mut meta.tree, cell.ino, &inode)?;
         drop(meta);
-        self.settle_budget(cell, &state, before, 0);
+        self.settle_budget(cell, &state, 0);
         Ok(())
     }
 

@@ -275,7 +275,6 @@ impl Volume {
     pub(crate) fn drop_inode(&self, ino: Ino) -> Result<()> {
         let cell = self.cells.get(ino);
         let mut state = cell.lock();
-        let before = state.dirty_bytes();
         let mut meta = self.meta.write();
         if let Some(frozen) = &meta.frozen
             && state.live_generation <= frozen.generation
@@ -292,7 +291,7 @@ impl Volume {
         Namespace::new(&mut meta.tree, &self.names).drop_inode(ino)?;
         meta.next_sequence();
         drop(meta);
-        self.budget.release(before - cell.note_dirty(&state));
+        self.settle_budget(&cell, &state, 0);
         drop(state);
         self.cells.put(cell);
         Ok(())

@@ -1,0 +1,158 @@
+//! A repository and a volume on any disk, set so small that a short test meets what a large store meets: many chunks per file,
+//! many packs, a journal that fills up, a byte budget that is used up.
+//!
+//! *Threads*: the clock of a volume opened here is the calling thread's own ([`set_clock`]); background threads see the epoch, so
+//! they act when they are asked to or pressed, and never because time went by.
+
+use std::{cell::Cell, sync::Arc, time::Duration};
+
+use vellum_fs::{
+    attr::Caller,
+    error::Result,
+    time::Time,
+    volume::{Volume, VolumeOptions, replay::ReplaySummary},
+};
+use vellum_store::{
+    config::ChunkSizes,
+    crypto::{Credential, KdfParams},
+    disk::{Disk, MemoryDisk},
+    id::VolumeName,
+    repository::{Access, InitOptions, OpenOptions, Repository},
+};
+
+/// Who asks in all tests.
+pub const ME: Caller = Caller { uid: 0, gid: 0, pid: 1 };
+
+/// Where the repository lies on its disk.
+pub const REPOSITORY: &str = "/repository";
+
+thread_local! {
+    static NOW: Cell<Time> = const { Cell::new(Time::EPOCH) };
+}
+
+/// Sets the time that operations of this thread record.
+pub fn set_clock(time: Time) {
+    NOW.set(time);
+}
+
+fn clock() -> Time {
+    NOW.get()
+}
+
+/// How small things are.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Bytes of unflushed content.
+    pub dirty_bytes: u64,
+    /// Length of a journal segment; there are four.
+    pub journal_segment: u64,
+    /// Move atimes.
+    pub relatime: bool,
+    /// Times from the thread's clock, or from the system.
+    pub own_clock: bool,
+    /// How soon the background threads act by themselves.
+    pub interval: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            dirty_bytes: 8 << 20,
+            journal_segment: 256 << 10,
+            relatime: false,
+            own_clock: true,
+            interval: Duration::from_secs(3600),
+        }
+    }
+}
+
+fn credential() -> Credential {
+    Credential::KeyFile(vec![7; 32].into())
+}
+
+/// The name of the volume that tests use.
+pub fn main_volume() -> VolumeName {
+    VolumeName::new("main").expect("the name is short and plain")
+}
+
+/// Makes an empty repository on `disk`.
+pub fn init(disk: &Arc<dyn Disk>) {
+    let options = InitOptions {
+        kdf: KdfParams::testing(),
+        chunk_sizes: ChunkSizes::new(1 << 10, 4 << 10, 16 << 10).expect("the sizes are allowed"),
+        pack_bytes: 64 << 10,
+        disk: Arc::clone(disk),
+        ..InitOptions::new(REPOSITORY, credential(), 0).expect("the slot has a name")
+    };
+    Repository::init(&options).expect("an empty disk takes a repository");
+}
+
+/// A fresh disk with a repository.
+pub fn new_disk() -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    init(&(Arc::new(disk.clone()) as Arc<dyn Disk>));
+    disk
+}
+
+/// Opens the repository on `disk`.
+pub fn open_repository(disk: &Arc<dyn Disk>, access: Access) -> vellum_store::error::Result<Arc<Repository>> {
+    Repository::open(OpenOptions {
+        table_dir: None,
+        workers: 2,
+        pipeline_bytes: 1 << 20,
+        cache_bytes: 256 << 10,
+        access,
+        disk: Arc::clone(disk),
+        ..OpenOptions::new(REPOSITORY, credential(), "/state")
+    })
+}
+
+/// Options of volume `name`.
+pub fn volume_options(name: VolumeName, settings: &Settings) -> VolumeOptions {
+    VolumeOptions {
+        create: true,
+        relatime: settings.relatime,
+        dirty_bytes_max: settings.dirty_bytes,
+        node_cache_bytes: 256 << 10,
+        checkpoint_quiet: settings.interval,
+        checkpoint_max_wait: settings.interval,
+        journal_interval: settings.interval,
+        journal_segment_bytes: Some(settings.journal_segment),
+        clock: settings.own_clock.then_some(clock as fn() -> Time),
+        ..VolumeOptions::new(name)
+    }
+}
+
+/// Opens the repository on `disk`, and its main volume.
+pub fn open(disk: &Arc<dyn Disk>, settings: &Settings) -> Result<(Arc<Volume>, ReplaySummary)> {
+    let repository = open_repository(disk, Access::ReadWrite)?;
+    Volume::open(repository, volume_options(main_volume(), settings))
+}
+
+/// A number from the environment, for longer runs and for repeating one.
+pub fn from_environment(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// The seeds of a test: `default` many, `VELLUM_TEST_RUNS` times as many in a soak, or the one of `VELLUM_TEST_SEED` alone.
+pub fn seeds(default: u64) -> Vec<u64> {
+    match std::env::var("VELLUM_TEST_SEED").ok().and_then(|text| text.parse().ok()) {
+        Some(seed) => vec![seed],
+        None => {
+            let first = from_environment("VELLUM_TEST_FIRST", 1);
+            (first..first + default * from_environment("VELLUM_TEST_RUNS", 1)).collect()
+        }
+    }
+}
+
+/// Tells the seed of a run that panics.
+#[derive(Debug)]
+pub struct Announce(pub u64);
+
+impl Drop for Announce {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("repeat with VELLUM_TEST_SEED={}", self.0);
+        }
+    }
+}
