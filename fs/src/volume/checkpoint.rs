@@ -27,6 +27,9 @@ use crate::{
     tree::Tree,
 };
 
+/// Heads that each checkpoint makes sure are in the log.
+const HEADS_LOGGED: usize = 4;
+
 /// What a freeze took.
 struct Freeze {
     sequence: u64,
@@ -42,15 +45,18 @@ struct Freeze {
 /// proves ancestry, and the snapshot if one is taken.
 struct Entries {
     state: VolumeState,
-    previous: Option<(u64, HeadHash)>,
+    /// The newest heads, newest first: a commit that published its head but could not remember it leaves one unlogged.
+    heads: Vec<(u64, HeadHash)>,
     snapshot: Option<SnapshotRecord>,
 }
 
 impl Entries {
     fn put(&self, tree: &mut Tree) -> Result<()> {
         records::put_state(tree, &self.state)?;
-        if let Some((sequence, hash)) = &self.previous {
-            records::put_head(tree, *sequence, hash)?;
+        for (sequence, hash) in &self.heads {
+            if records::head(tree, *sequence)?.is_none() {
+                records::put_head(tree, *sequence, hash)?;
+            }
         }
         if let Some(snapshot) = &self.snapshot {
             records::put_snapshot(tree, snapshot)?;
@@ -106,6 +112,13 @@ impl Volume {
         }
     }
 
+    fn newest_heads(&self) -> Vec<(u64, HeadHash)> {
+        let newest = self.handle.newest().map_or(0, |(sequence, _)| sequence);
+        let hashes = self.handle.recent_hashes();
+        // Sequence 0 is no head: the oldest hash may stand for what head 1 follows.
+        (0..newest).rev().zip(hashes).take(HEADS_LOGGED).map(|(below, hash)| (below + 1, hash)).collect()
+    }
+
     fn freeze(&self) -> Freeze {
         // Commits up to this one hold only records of changes that the clone below contains.
         let journal_commit = self.journal.as_ref().map_or(0, |journal| journal.last_commit());
@@ -145,7 +158,7 @@ impl Volume {
             record.op_sequence = freeze.sequence;
         }
         let entries =
-            Entries { state: freeze.state.clone(), previous: self.handle.newest(), snapshot: snapshot.clone() };
+            Entries { state: freeze.state.clone(), heads: self.newest_heads(), snapshot: snapshot.clone() };
         entries.put(&mut tree)?;
         let draft = HeadDraft {
             tree_root: tree.store()?,

@@ -31,7 +31,7 @@ use crate::{
     error::{Error, Result},
     id::{BlobId, BlobKind},
     index::Index,
-    spawn::{JoinHandle, Spawner},
+    spawn::{JoinHandle, Spawner, blocking},
 };
 
 mod budget;
@@ -175,6 +175,7 @@ pub(crate) struct Shared {
     /// For helpers; workers have their own.
     scratches: Mutex<Vec<Scratch>>,
     failure: Mutex<Failure>,
+    flush_turn: Mutex<()>,
     parked_bytes_max: usize,
     counters: Counters,
 }
@@ -212,6 +213,7 @@ impl Pipeline {
             closer: Closer::default(),
             scratches: Mutex::default(),
             failure: Mutex::default(),
+            flush_turn: Mutex::new(()),
             counters: Counters::default(),
         });
         let mut pipeline = Self { shared, threads: Vec::with_capacity(workers + 1) };
@@ -297,6 +299,9 @@ impl Pipeline {
     /// Waits until everything submitted before is in an open or stored pack, and tries again what waits for space; tells why a
     /// blob of [`Self::put`] could not be stored.
     pub(crate) fn flush(&self) -> Result<()> {
+        // One at a time: a second one would take the parked blobs and their failure away from under the first, which would
+        // then call stored what is not.
+        let _turn = blocking(&*self.shared.spawner, || self.shared.flush_turn.lock());
         self.shared.retry_parked();
         self.shared.help_until_idle();
         let mut failure = self.shared.failure.lock();

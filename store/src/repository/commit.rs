@@ -68,6 +68,10 @@ impl Repository {
         let mut turn = blocking(&*self.spawner, || self.commit_turn.lock());
         let step = |label| self.spawner.step(label);
 
+        if let Some(remembered) = volume.unremembered() {
+            // P5: an unremembered head is a head that nobody was told of; another one after it would widen the gap.
+            self.remember(volume, remembered)?;
+        }
         pipeline.flush()?;
         step("commit: blobs are in packs");
         // F1: the packs are durable under their names before an index segment lists their blobs.
@@ -96,8 +100,7 @@ impl Repository {
         let unnamed = volume.advance(&head, published.hash, manifest);
         self.volumes.lock().insert(volume.name().clone());
         // P5: remembered before the commit is reported, so that a later rollback to before it is seen.
-        StateDirectory::new(&*self.disk, &self.state_dir, &self.keyring)
-            .store(volume.name(), &Remembered::new(head.sequence, published.bytes, draft.time_ns))?;
+        self.remember(volume, Remembered::new(head.sequence, published.bytes, draft.time_ns))?;
         step("commit: head is remembered");
         self.note_commit(volume.name(), head.sequence, published.hash);
         turn.commits += 1;
@@ -108,6 +111,13 @@ impl Repository {
         drop(turn);
         self.merge_in_background();
         Ok(committed)
+    }
+
+    fn remember(&self, volume: &VolumeHandle, remembered: Remembered) -> Result<()> {
+        let states = StateDirectory::new(&*self.disk, &self.state_dir, &self.keyring);
+        let stored = states.store(volume.name(), &remembered);
+        volume.set_unremembered(stored.is_err().then_some(remembered));
+        stored
     }
 
     /// Stores the manifest, unless the newest head of this process names the same segments and volumes.

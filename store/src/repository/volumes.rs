@@ -52,6 +52,8 @@ struct State {
     /// What the newest of them says, if this process wrote it.
     written: Option<(ManifestId, Manifest)>,
     remembered: Option<Remembered>,
+    /// A published head that could not be remembered: before it is, nothing further is published.
+    unremembered: Option<Remembered>,
     proved: bool,
     poisoned: Option<Error>,
 }
@@ -113,6 +115,7 @@ impl Repository {
             manifests,
             written: None,
             remembered,
+            unremembered: None,
             proved,
             poisoned: None,
         };
@@ -132,22 +135,41 @@ impl Repository {
         for damaged in &found.damaged {
             notes.push(format!("a head is damaged: {}", damaged.error));
         }
-        if !found.newest_is_damaged() {
-            return Ok(found);
-        }
-        let newest = found.damaged.first().map_or(0, |damaged| damaged.sequence);
-        if read_only {
-            return Ok(found);
-        }
-        match remembered.filter(|remembered| remembered.sequence == newest) {
-            Some(remembered) => {
-                restore_head(&*self.backend, &self.keyring, name, newest, &remembered.head)?;
-                notes.push(format!("head {newest} was restored from what this machine remembers"));
-                read()
+        if let Some(remembered) = remembered
+            && let Some(lost) = self.lost_head(name, &found, remembered)
+        {
+            if read_only {
+                notes.push(format!("head {} is read from what this machine remembers", remembered.sequence));
+                let mut found = found;
+                found.damaged.retain(|damaged| damaged.sequence != remembered.sequence);
+                found.heads.insert(0, lost);
+                return Ok(found);
             }
-            // Writing after an older head would fork the history in silence.
-            None => Err(found.damaged.into_iter().next().map_or(Error::WrongKey, |damaged| damaged.error)),
+            restore_head(&*self.backend, &self.keyring, name, remembered.sequence, &remembered.head)?;
+            notes.push(format!("head {} was restored from what this machine remembers", remembered.sequence));
+            return read();
         }
+        if read_only || !found.newest_is_damaged() {
+            return Ok(found);
+        }
+        // Writing after an older head would fork the history in silence.
+        Err(found.damaged.into_iter().next().map_or(Error::WrongKey, |damaged| damaged.error))
+    }
+
+    /// The remembered head, if the repository lacks exactly that one: it is damaged there, or was taken away after it had been
+    /// damaged, by a restoration that did not come to its end.
+    fn lost_head(&self, name: &VolumeName, found: &HeadsFound, remembered: &Remembered) -> Option<FoundHead> {
+        let below = found.newest();
+        let damaged = found.damaged.first().filter(|_| found.newest_is_damaged()).map(|damaged| damaged.sequence);
+        let next = below.map_or(1, |below| below.head.sequence + 1);
+        if damaged.is_some_and(|damaged| damaged != remembered.sequence)
+            || (damaged.is_none() && remembered.sequence != next)
+        {
+            return None;
+        }
+        let head = Head::decode(&self.keyring, name, remembered.sequence, &remembered.head).ok()?;
+        let follows = below.is_none_or(|below| remembered.sequence != next || head.previous == below.hash);
+        follows.then(|| FoundHead { head, hash: remembered.hash, bytes: remembered.head.clone() })
     }
 
     /// The names of all volumes that have a head.
@@ -305,6 +327,16 @@ impl VolumeHandle {
             }
         }
         unnamed
+    }
+
+    /// A published head that the state directory did not take yet.
+    pub(super) fn unremembered(&self) -> Option<Remembered> {
+        self.state.lock().unremembered.clone()
+    }
+
+    /// Notes whether a published head is remembered.
+    pub(super) fn set_unremembered(&self, remembered: Option<Remembered>) {
+        self.state.lock().unremembered = remembered;
     }
 
     /// Another writer has taken over: nothing is written any more.
