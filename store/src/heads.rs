@@ -139,7 +139,7 @@ fn chained(found: &HeadsFound, volume: &VolumeName, head: Head, bytes: Vec<u8>) 
     if let Some(above) = found.heads.last().filter(|above| above.head.sequence == head.sequence + 1)
         && above.head.previous != hash
     {
-        let object = format!("head {} of volume {volume}", head.sequence);
+        let object = ObjectName::head(volume, head.sequence).to_string();
         return Err(Error::corrupt(object, format!("head {} follows another one", above.head.sequence)));
     }
     Ok(FoundHead { head, hash, bytes })

@@ -138,9 +138,10 @@ impl Volume {
         let options =
             JournalOptions { segment_bytes: self.journal_segment_bytes()?, segments_max: JOURNAL_SEGMENTS_MAX };
         let mut operations = 0;
+        let mut lost = None;
         let mut failed = None;
         let this = &*self;
-        let mut replay = |_, payload: &[u8]| match this.replay_payload(covered, payload) {
+        let mut replay = |_, payload: &[u8]| match this.replay_payload(covered, payload, &mut lost) {
             Ok(count) => {
                 operations += count;
                 Ok(())
@@ -165,7 +166,8 @@ impl Volume {
             return Err(error);
         }
         let (journal, recovery) = replayed?;
-        (summary.commits, summary.operations, summary.damage) = (recovery.commits, operations, recovery.damage);
+        (summary.commits, summary.operations, summary.damage) =
+            (recovery.commits, operations, recovery.damage.or(lost));
         if summary.damage.is_some() && !self.options.read_only {
             log::error!("the journal of volume {} is damaged; the volume is read-only", self.options.name);
             self.options.read_only = true;

@@ -46,12 +46,13 @@ pub struct ReplaySummary {
 }
 
 impl Volume {
-    /// Applies the payload of one journal commit; returns how many operations it held that the head does not cover.
-    pub(crate) fn replay_payload(&self, covered: u64, payload: &[u8]) -> Result<u64> {
+    /// Applies the payload of one journal commit; returns how many operations it held that the head does not cover. `lost` tells of
+    /// synced content that is damaged where it lies: it reads as damage, and nothing else is lost with it.
+    pub(crate) fn replay_payload(&self, covered: u64, payload: &[u8], lost: &mut Option<String>) -> Result<u64> {
         let mut applied = 0;
         op::for_each(payload, &mut |sequence, op| {
             if sequence > covered {
-                self.replay_op(sequence, &op)?;
+                self.replay_op(sequence, &op, lost)?;
                 applied += 1;
             }
             Ok(())
@@ -59,9 +60,9 @@ impl Volume {
         Ok(applied)
     }
 
-    fn replay_op(&self, sequence: u64, op: &Op) -> Result<()> {
+    fn replay_op(&self, sequence: u64, op: &Op, lost: &mut Option<String>) -> Result<()> {
         if let Op::Data { ino, .. } = op {
-            self.replay_content(*ino, op)?;
+            self.replay_content(*ino, op, lost)?;
         } else {
             let mut meta = self.meta.write();
             if let Op::Create { ino, .. } = op {
@@ -74,7 +75,7 @@ impl Volume {
         Ok(())
     }
 
-    fn replay_content(&self, ino: Ino, op: &Op) -> Result<()> {
+    fn replay_content(&self, ino: Ino, op: &Op, lost: &mut Option<String>) -> Result<()> {
         let Op::Data { size, atime, mtime, ctime, parts, .. } = op else {
             return Ok(());
         };
@@ -93,7 +94,13 @@ impl Volume {
                 Part::Bytes { offset, data } => state.live.write(*offset, data),
                 Part::Zero { offset, length } => state.live.zero(*offset, *length),
                 Part::Extent { extent, place } => {
-                    self.repository.adopt(&extent.blob, &BlobPlace::decode(place)?)?;
+                    match self.repository.adopt(&extent.blob, &BlobPlace::decode(place)?) {
+                        // F2: the volume stays read-only, so no head will name a blob that is not there.
+                        Err(error) if error.is_damage() => {
+                            lost.get_or_insert_with(|| format!("synced content of inode {ino} is lost: {error}"));
+                        }
+                        adopted => adopted?,
+                    }
                     self.replay_extent(ino, extent, &mut state, &mut meta, &mut inode)?;
                 }
             }

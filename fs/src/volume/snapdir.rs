@@ -26,6 +26,7 @@ use super::{
     Volume,
     instant::parse_instant,
     ops::{Entry, xattrs::collect_xattrs},
+    records,
     snapshot::SnapshotRequest,
     state::inode_in,
 };
@@ -208,7 +209,8 @@ impl Volume {
     pub(crate) fn view_lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {
         match self.snapdir.node(parent)? {
             Node::Snapdir(dir) => {
-                if let Ok(record) = self.snapshot(name) {
+                // A list that could not be read must not look like one that lacks the name.
+                if let Some(record) = records::find_snapshot(&self.tree(), name)? {
                     let entry = self.directory_in(&record, dir)?;
                     return self.view_entry(entry, true);
                 }
@@ -251,8 +253,14 @@ impl Volume {
             Some(parse_instant(text, self.now(), &self.options.zone).ok_or_else(missing)?)
         };
         for record in self.snapshots()?.iter().rev() {
-            if limit.is_none_or(|limit| record.time <= limit) && self.directory_in(record, dir).is_ok() {
-                return Ok(record.name.clone());
+            if limit.is_some_and(|limit| record.time > limit) {
+                continue;
+            }
+            match self.directory_in(record, dir) {
+                Ok(_) => return Ok(record.name.clone()),
+                Err(Error::NotFound(_) | Error::NotDirectory(_)) => {}
+                // An older snapshot in the place of a damaged one would be other content under the same name.
+                Err(error) => return Err(error),
             }
         }
         Err(missing())
@@ -351,8 +359,13 @@ impl Volume {
             }
         }
         let snapshots = self.snapshots()?;
+        let latest = match self.link_target(dir, LATEST) {
+            Ok(target) => Some(target),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error),
+        };
         if after < COOKIE_LATEST
-            && let Ok(target) = self.link_target(dir, LATEST)
+            && let Some(target) = latest
         {
             let entry = DirEntry { cookie: COOKIE_LATEST, ino, kind: FileKind::Symlink, name: LATEST };
             if self.visit_node(Node::Link(dir, LATEST.to_vec(), target), &entry, visit).is_break() {

@@ -109,7 +109,7 @@ impl Head {
     /// Unseals and checks the head that lies under `sequence` of `volume`; every failure is [`Error::Corrupt`], but for
     /// a version from the future.
     pub fn decode(keyring: &Keyring, volume: &VolumeName, sequence: u64, bytes: &[u8]) -> Result<Self> {
-        let object = format!("head {sequence} of volume {volume}");
+        let object = format!("heads/{volume}/{sequence:016x}");
         if bytes.len() != HEAD_BYTES {
             return Err(Error::corrupt(object, format!("{} bytes instead of {HEAD_BYTES}", bytes.len())));
         }

@@ -80,7 +80,7 @@ impl Manifest {
 
     /// Checks that `bytes` are the manifest `id`, unseals and reads them.
     pub fn decode(keyring: &Keyring, id: ManifestId, bytes: &[u8]) -> Result<Self> {
-        let object = format!("manifest {id}");
+        let object = format!("manifests/{id}");
         if ManifestId::of(bytes) != id {
             return Err(Error::corrupt(object, "its bytes have another hash"));
         }

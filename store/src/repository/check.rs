@@ -8,7 +8,9 @@
 //!
 //! *Not here*: whether the trees are whole (`fs`, which walks them), repair.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+
+use blake3::Hasher;
 
 use super::{Repository, open::read_slots};
 use crate::{
@@ -18,9 +20,9 @@ use crate::{
     error::{Error, Result},
     format::slot::SLOT_LENGTH,
     heads::{HEADS_KEPT, newest_heads, read_manifest},
-    id::PackId,
+    id::{PackId, SegmentId},
     index::PackStats,
-    pack::{PackEntry, read_trailer, verify_pack},
+    pack::{PackEntry, VERIFY_STEP, read_trailer, verify_pack},
 };
 
 /// How far a check is.
@@ -37,7 +39,7 @@ pub struct Progress {
 }
 
 /// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Damage {
     /// The object, as in the repository's layout.
     pub object: String,
@@ -72,6 +74,8 @@ struct Check<'a> {
     read_data: bool,
     found: &'a mut dyn FnMut(Damage),
     summary: CheckSummary,
+    /// Objects and faults that were told, since several steps may meet the same.
+    told: HashSet<Damage>,
 }
 
 impl Repository {
@@ -83,7 +87,8 @@ impl Repository {
         progress: &mut dyn FnMut(Progress),
         found: &mut dyn FnMut(Damage),
     ) -> Result<CheckSummary> {
-        let mut check = Check { repository: self, read_data, found, summary: CheckSummary::default() };
+        let mut check =
+            Check { repository: self, read_data, found, summary: CheckSummary::default(), told: HashSet::new() };
         check.config_and_slots()?;
         check.heads()?;
         check.index()?;
@@ -94,8 +99,11 @@ impl Repository {
 
 impl Check<'_> {
     fn damage(&mut self, object: impl Into<String>, what: impl Into<String>) {
-        self.summary.damaged += 1;
-        (self.found)(Damage { object: object.into(), what: what.into() });
+        let damage = Damage { object: object.into(), what: what.into() };
+        if self.told.insert(damage.clone()) {
+            self.summary.damaged += 1;
+            (self.found)(damage);
+        }
     }
 
     /// Tells damage and goes on; a failure to read is returned.
@@ -159,6 +167,18 @@ impl Check<'_> {
         for volume in self.repository.volumes() {
             self.summary.volumes += 1;
             let heads = newest_heads(backend, keyring, &volume, HEADS_KEPT as usize)?;
+            let present = |sequence| {
+                heads.heads.iter().any(|found| found.head.sequence == sequence)
+                    || heads.damaged.iter().any(|damaged| damaged.sequence == sequence)
+            };
+            let newest = heads.newest().map_or(0, |newest| newest.head.sequence);
+            let missing: Vec<u64> =
+                (1..=newest).rev().take(HEADS_KEPT as usize).filter(|&sequence| !present(sequence)).collect();
+            // A writer that committed meanwhile has trimmed the oldest.
+            let is_still_newest = || backend.length(&ObjectName::head(&volume, newest + 1)).map(|next| next.is_none());
+            if !missing.is_empty() && is_still_newest()? {
+                missing.iter().for_each(|&gone| self.damage(ObjectName::head(&volume, gone).to_string(), "it is gone"));
+            }
             for damaged in heads.damaged {
                 self.tell(damaged.error)?;
             }
@@ -179,12 +199,47 @@ impl Check<'_> {
     }
 
     fn index(&mut self) -> Result<()> {
+        for error in &self.repository.damage {
+            self.tell(error.clone())?;
+        }
         let index = &self.repository.index;
         self.summary.segments = index.segments().len() as u64;
         let mut damaged = Vec::new();
         index.verify(&mut |segment, error| damaged.push((segment, error)))?;
         for (segment, error) in damaged {
             self.damage(ObjectName::segment(&segment).to_string(), error.to_string());
+        }
+        self.unnamed_objects()
+    }
+
+    /// Segments and manifests that the newest heads do not name, but earlier ones may: their bytes have the hash that is their name.
+    fn unnamed_objects(&mut self) -> Result<()> {
+        let backend = &*self.repository.backend;
+        let live: HashSet<SegmentId> = self.repository.index.segments().into_iter().collect();
+        let mut objects = Vec::new();
+        for prefix in ["index/", "manifests/"] {
+            backend.list(prefix, &mut |name, length| {
+                if name.as_segment().is_none_or(|segment| !live.contains(&segment)) {
+                    objects.push((name, length));
+                }
+                Ok(())
+            })?;
+        }
+        for (name, length) in objects {
+            let (mut hasher, mut at) = (Hasher::new(), 0);
+            while at < length {
+                let step = (length - at).min(u64::from(VERIFY_STEP)) as u32;
+                match backend.get_range(&name, at, step) {
+                    Ok(bytes) => hasher.update(&bytes),
+                    // Deleted since it was listed, as such objects are.
+                    Err(Error::NotFound { .. }) => break,
+                    Err(error) => return self.tell(error),
+                };
+                at += u64::from(step);
+            }
+            if at >= length && hasher.finalize().to_hex().as_str() != name.file_name() {
+                self.damage(name.to_string(), "its bytes do not have the hash that is its name");
+            }
         }
         Ok(())
     }

@@ -90,6 +90,8 @@ pub struct Repository {
     table_dir: Option<PathBuf>,
     totals: Mutex<Option<Totals>>,
     notes: Vec<String>,
+    /// Why the index was rebuilt at open, if it was: what was built in its place no longer shows it.
+    damage: Vec<Error>,
     _readers: Option<ReaderLock>,
 }
 

@@ -78,7 +78,8 @@ impl Repository {
             // P5: a listing that lacks what a manifest names was cut short or tampered with.
             note(&mut notes, format!("the heads of volume {volume} are gone"));
         }
-        let index = Arc::new(open_index(&backend, &keyring, &named, &options, &mut notes)?);
+        let (index, damage) = open_index(&backend, &keyring, &named, &options, &mut notes)?;
+        let index = Arc::new(index);
         let sealer = Arc::new(BlobSealer::new(keyring.clone(), config.compression));
         let inflight = Arc::new(InFlight::new());
         let leftovers = if read_only { Vec::new() } else { backend.list_open()? };
@@ -108,6 +109,7 @@ impl Repository {
             table_dir: options.table_dir,
             totals: Mutex::default(),
             notes,
+            damage,
             _readers: readers,
         }))
     }
@@ -275,16 +277,16 @@ fn open_index(
     named: &Named,
     options: &OpenOptions,
     notes: &mut Vec<String>,
-) -> Result<Index> {
-    let why = match (options.rebuild_index, named.damage.first()) {
-        (true, _) => "as was asked for".to_string(),
-        (false, Some(damage)) => damage.to_string(),
-        (false, None) => match Index::open(backend.clone(), keyring.clone(), &named.segments, options.index.clone()) {
-            Ok(index) => return Ok(index),
-            Err(damage @ (Error::NotFound { .. } | Error::Corrupt { .. })) => damage.to_string(),
+) -> Result<(Index, Vec<Error>)> {
+    let mut damage = named.damage.clone();
+    if damage.is_empty() && !options.rebuild_index {
+        match Index::open(backend.clone(), keyring.clone(), &named.segments, options.index.clone()) {
+            Ok(index) => return Ok((index, damage)),
+            Err(error @ (Error::NotFound { .. } | Error::Corrupt { .. })) => damage.push(error),
             Err(error) => return Err(error),
-        },
-    };
+        }
+    }
+    let why = damage.first().map_or("as was asked for".to_string(), Error::to_string);
     note(notes, format!("the index is rebuilt from the packs: {why}"));
     let mut index_options = options.index.clone();
     if options.access == Access::ReadOnly {
@@ -292,9 +294,10 @@ fn open_index(
         index_options.table_entries_max = usize::MAX;
     }
     // What it lists becomes part of the next commit's segments.
-    Index::rebuild(backend.clone(), keyring.clone(), index_options, &mut |_, error| {
+    let index = Index::rebuild(backend.clone(), keyring.clone(), index_options, &mut |_, error| {
         note(notes, format!("a pack is left out of the index: {error}"));
-    })
+    })?;
+    Ok((index, damage))
 }
 
 fn note(notes: &mut Vec<String>, text: String) {

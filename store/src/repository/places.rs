@@ -180,6 +180,7 @@ impl Repository {
         let gone = match place {
             BlobPlace::Stored { pack, .. } => match self.adopt_pack(*pack) {
                 Err(error @ Error::NotFound { .. }) => error,
+                Ok(()) if !is_known()? => Error::corrupt(ObjectName::pack(pack).to_string(), "it lacks the blob"),
                 other => return other,
             },
             BlobPlace::Open { open, entry } => match self.adopt_open(open, entry) {
@@ -214,7 +215,11 @@ impl Repository {
             _ => self.backend.read_open(open, u64::from(entry.offset), entry.length)?,
         };
         // It may be torn, or the journal's word for it forged: only what unseals to its id is believed.
-        let plain = self.sealer.unseal(entry.kind, entry.epoch, &entry.id, &sealed, entry.plain_length)?;
+        let unsealed = self.sealer.unseal(entry.kind, entry.epoch, &entry.id, &sealed, entry.plain_length);
+        let plain = unsealed.map_err(|error| match error {
+            Error::Corrupt { object, what } => Error::corrupt(open.to_string(), format!("{object}: {what}")),
+            other => other,
+        })?;
         match &self.pipeline {
             Some(pipeline) => pipeline.put_sealed(entry.kind, &entry.id, plain, entry.epoch, sealed),
             None => {
