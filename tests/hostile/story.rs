@@ -86,11 +86,6 @@ impl Story {
         let (after, live) = live_ranges(&bench);
         Self { bench, earlier, states, after, snapshots: vec![("one", one), ("two", two)], live }
     }
-
-    /// The live tree at the end.
-    pub fn last(&self) -> &Portrait {
-        self.states.last().unwrap()
-    }
 }
 
 /// The first tree: every kind of file, and every way to keep content.

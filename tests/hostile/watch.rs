@@ -5,6 +5,7 @@ use std::{
     sync::{
         Arc, Mutex, Once,
         atomic::{AtomicU64, Ordering},
+        mpsc::{self, RecvTimeoutError},
     },
     thread,
     time::Duration,
@@ -15,11 +16,11 @@ static PANICS: AtomicU64 = AtomicU64::new(0);
 static INSTALLED: Once = Once::new();
 
 /// How long one step may take before the test is ended as hung.
-const STEP_SECONDS_MAX: u64 = 120;
+const STEP_MAX: Duration = Duration::from_secs(120);
 
 /// Watches one test: counts panics of other threads, and ends the process with a message if a step does not end.
 pub struct Watch {
-    steps: Arc<AtomicU64>,
+    steps: mpsc::Sender<()>,
     label: Arc<Mutex<String>>,
 }
 
@@ -36,27 +37,28 @@ impl Watch {
                 former(info);
             }));
         });
-        let watch = Self { steps: Arc::default(), label: Arc::default() };
-        let (steps, label) = (Arc::downgrade(&watch.steps), Arc::clone(&watch.label));
+        let (steps, label) = (mpsc::channel(), Arc::<Mutex<String>>::default());
+        let (sender, receiver) = steps;
+        let watched = Arc::clone(&label);
         thread::spawn(move || {
-            let (mut last, mut seconds) = (0, 0);
-            while let Some(steps) = steps.upgrade().map(|steps| steps.load(Ordering::SeqCst)) {
-                seconds = if steps == last { seconds + 1 } else { 0 };
-                last = steps;
-                if seconds > STEP_SECONDS_MAX {
-                    eprintln!("hung: {}", label.lock().unwrap());
-                    std::process::abort();
+            loop {
+                match receiver.recv_timeout(STEP_MAX) {
+                    Ok(()) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                    Err(RecvTimeoutError::Timeout) => {
+                        eprintln!("hung: {}", watched.lock().unwrap());
+                        std::process::abort();
+                    }
                 }
-                thread::sleep(Duration::from_secs(1));
             }
         });
-        watch
+        Self { steps: sender, label }
     }
 
     /// A step begins; `what` names it should it never end.
     pub fn step(&self, what: &str) {
         *self.label.lock().unwrap() = what.to_string();
-        self.steps.fetch_add(1, Ordering::SeqCst);
+        self.steps.send(()).unwrap();
         assert_eq!(PANICS.load(Ordering::SeqCst), 0, "a thread panicked before: {what}");
     }
 }

@@ -164,6 +164,9 @@ impl Check<'_> {
 
     fn heads(&mut self) -> Result<()> {
         let (backend, keyring) = (&*self.repository.backend, &*self.repository.keyring);
+        for volume in &self.repository.missing_volumes {
+            self.damage(format!("heads/{volume}"), "the volume's heads are gone");
+        }
         for volume in self.repository.volumes() {
             self.summary.volumes += 1;
             let heads = newest_heads(backend, keyring, &volume, HEADS_KEPT as usize)?;
@@ -199,9 +202,8 @@ impl Check<'_> {
     }
 
     fn index(&mut self) -> Result<()> {
-        for error in &self.repository.damage {
-            self.tell(error.clone())?;
-        }
+        let damaged_at_open = self.repository.index_damage.lock().clone();
+        damaged_at_open.into_iter().try_for_each(|error| self.tell(error))?;
         let index = &self.repository.index;
         self.summary.segments = index.segments().len() as u64;
         let mut damaged = Vec::new();

@@ -96,6 +96,8 @@ impl Repository {
         };
         let published = self.publish(volume, &head)?;
         step("commit: head is published");
+        // Its manifest names whole segments for all that a rebuild had found.
+        self.index_damage.lock().clear();
         let committed = CommittedHead { sequence: head.sequence, hash: published.hash };
         let unnamed = volume.advance(&head, published.hash, manifest);
         self.volumes.lock().insert(volume.name().clone());

@@ -90,8 +90,10 @@ pub struct Repository {
     table_dir: Option<PathBuf>,
     totals: Mutex<Option<Totals>>,
     notes: Vec<String>,
-    /// Why the index was rebuilt at open, if it was: what was built in its place no longer shows it.
-    damage: Vec<Error>,
+    /// Why the index was rebuilt at open, until a commit has stored it anew: what was built in its place does not show it.
+    index_damage: Mutex<Vec<Error>>,
+    /// Volumes that a manifest names and that have no head.
+    missing_volumes: BTreeSet<VolumeName>,
     _readers: Option<ReaderLock>,
 }
 

@@ -62,24 +62,16 @@ impl Repository {
 
     fn open_unlocked(options: OpenOptions, backend: Arc<dyn Backend>, unlocked: Unlocked) -> Result<Arc<Self>> {
         let read_only = options.access == Access::ReadOnly;
-        let Unlocked { config, master, keyring, stale_copies } = unlocked;
         let mut notes = Vec::new();
         let readers = match read_only {
             true => Some(share_reader_lock(&options)?),
-            false => {
-                rewrite_config(&*backend, &keyring, &config, &stale_copies, &mut notes)?;
-                create_dirs(&*options.disk, &options.state_dir)
-                    .map_err(|e| Error::io(format!("create {}", options.state_dir.display()), e))?;
-                None
-            }
+            false => prepare_writing(&*backend, &unlocked, &options, &mut notes).map(|()| None)?,
         };
+        let Unlocked { config, master, keyring, .. } = unlocked;
         let named = read_heads(&*backend, &keyring)?;
-        for volume in &named.missing {
-            // P5: a listing that lacks what a manifest names was cut short or tampered with.
-            note(&mut notes, format!("the heads of volume {volume} are gone"));
-        }
-        let (index, damage) = open_index(&backend, &keyring, &named, &options, &mut notes)?;
-        let index = Arc::new(index);
+        // P5: a listing that lacks what a manifest names was cut short or tampered with.
+        named.missing.iter().for_each(|volume| note(&mut notes, format!("the heads of volume {volume} are gone")));
+        let (index, index_damage) = open_index(&backend, &keyring, &named, &options, &mut notes)?;
         let sealer = Arc::new(BlobSealer::new(keyring.clone(), config.compression));
         let inflight = Arc::new(InFlight::new());
         let leftovers = if read_only { Vec::new() } else { backend.list_open()? };
@@ -109,7 +101,8 @@ impl Repository {
             table_dir: options.table_dir,
             totals: Mutex::default(),
             notes,
-            damage,
+            index_damage: Mutex::new(index_damage),
+            missing_volumes: named.missing,
             _readers: readers,
         }))
     }
@@ -222,22 +215,20 @@ fn share_reader_lock(options: &OpenOptions) -> Result<ReaderLock> {
     lock.ok_or_else(|| Error::Locked { volume: options.path.display().to_string(), holder: holder() })
 }
 
-fn rewrite_config(
+/// Writes copies of the configuration again that are not as they should be, and makes the place where heads are remembered.
+fn prepare_writing(
     backend: &dyn Backend,
-    keyring: &Keyring,
-    config: &RepositoryConfig,
-    stale: &[usize],
+    unlocked: &Unlocked,
+    options: &OpenOptions,
     notes: &mut Vec<String>,
 ) -> Result<()> {
-    if stale.is_empty() {
-        return Ok(());
-    }
-    let bytes = crate::crypto::seal_config(keyring, config);
-    for &copy in stale {
+    let bytes = crate::crypto::seal_config(&unlocked.keyring, &unlocked.config);
+    for &copy in &unlocked.stale_copies {
         backend.replace(&ObjectName::new(CONFIG_COPIES[copy])?, &bytes)?;
         note(notes, format!("{} was missing or damaged and was written again", CONFIG_COPIES[copy]));
     }
-    Ok(())
+    create_dirs(&*options.disk, &options.state_dir)
+        .map_err(|e| Error::io(format!("create {}", options.state_dir.display()), e))
 }
 
 /// Reads what the newest heads of all volumes name.
@@ -277,11 +268,11 @@ fn open_index(
     named: &Named,
     options: &OpenOptions,
     notes: &mut Vec<String>,
-) -> Result<(Index, Vec<Error>)> {
+) -> Result<(Arc<Index>, Vec<Error>)> {
     let mut damage = named.damage.clone();
     if damage.is_empty() && !options.rebuild_index {
         match Index::open(backend.clone(), keyring.clone(), &named.segments, options.index.clone()) {
-            Ok(index) => return Ok((index, damage)),
+            Ok(index) => return Ok((Arc::new(index), damage)),
             Err(error @ (Error::NotFound { .. } | Error::Corrupt { .. })) => damage.push(error),
             Err(error) => return Err(error),
         }
@@ -297,7 +288,7 @@ fn open_index(
     let index = Index::rebuild(backend.clone(), keyring.clone(), index_options, &mut |_, error| {
         note(notes, format!("a pack is left out of the index: {error}"));
     })?;
-    Ok((index, damage))
+    Ok((Arc::new(index), damage))
 }
 
 fn note(notes: &mut Vec<String>, text: String) {
