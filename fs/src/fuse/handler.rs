@@ -51,7 +51,10 @@ const BACKGROUND_MAX: u16 = 64;
 /// Answers requests with a volume.
 pub struct Handler {
     volume: Arc<Volume>,
+    /// For what may wait long: writes that need memory, syncs, snapshots.
     pool: Pool,
+    /// For reads, which must not wait behind those.
+    reads: Pool,
     control: Option<PathBuf>,
     writeback_cache: bool,
 }
@@ -59,8 +62,9 @@ pub struct Handler {
 impl Handler {
     /// A handler for `volume`.
     pub fn new(volume: Arc<Volume>, options: &MountOptions) -> Self {
-        let pool = Pool::new(Arc::clone(volume.repository().spawner()));
-        Self { volume, pool, control: options.control.clone(), writeback_cache: options.writeback_cache }
+        let spawner = volume.repository().spawner();
+        let (pool, reads) = (Pool::new(Arc::clone(spawner), "sync"), Pool::new(Arc::clone(spawner), "read"));
+        Self { volume, pool, reads, control: options.control.clone(), writeback_cache: options.writeback_cache }
     }
 
     fn entry(&self, answer: Result<Entry>, reply: ReplyEntry) {
@@ -328,10 +332,13 @@ impl Filesystem for Handler {
         let handle = HandleId(handle.0);
         match self.volume.read_if_cached(handle, offset, size as usize) {
             Ok(Some(data)) => reply.data(&data),
-            Ok(None) => self.later(reply, move |volume, reply| match volume.read(handle, offset, size as usize) {
-                Ok(data) => reply.data(&data),
-                Err(error) => reply.error(errno(&error)),
-            }),
+            Ok(None) => {
+                let volume = Arc::clone(&self.volume);
+                self.reads.run(move || match volume.read(handle, offset, size as usize) {
+                    Ok(data) => reply.data(&data),
+                    Err(error) => reply.error(errno(&error)),
+                });
+            }
             Err(error) => reply.error(errno(&error)),
         }
     }

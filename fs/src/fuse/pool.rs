@@ -15,7 +15,8 @@ use std::{
 };
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
-use vellum_store::spawn::Spawner;
+use parking_lot::Mutex;
+use vellum_store::spawn::{JoinHandle, Spawner};
 
 /// Threads that may wait at the same time.
 const THREADS_MAX: usize = 16;
@@ -25,7 +26,9 @@ type Work = Box<dyn FnOnce() + Send>;
 /// The pool; its threads end when it is dropped.
 pub struct Pool {
     spawner: Arc<dyn Spawner>,
-    sender: Sender<Work>,
+    name: &'static str,
+    handles: Mutex<Vec<JoinHandle>>,
+    sender: Option<Sender<Work>>,
     receiver: Receiver<Work>,
     threads: AtomicUsize,
     idle: Arc<AtomicUsize>,
@@ -33,23 +36,26 @@ pub struct Pool {
 
 impl Pool {
     /// A pool without threads yet.
-    pub fn new(spawner: Arc<dyn Spawner>) -> Self {
+    pub fn new(spawner: Arc<dyn Spawner>, name: &'static str) -> Self {
         let (sender, receiver) = unbounded();
-        Self { spawner, sender, receiver, threads: AtomicUsize::new(0), idle: Arc::default() }
+        let (threads, handles) = (AtomicUsize::new(0), Mutex::default());
+        Self { spawner, name, handles, sender: Some(sender), receiver, threads, idle: Arc::default() }
     }
 
     /// Has a thread of the pool do `work`.
     pub fn run(&self, work: impl FnOnce() + Send + 'static) {
         let work: Work = Box::new(work);
-        if self.idle.load(Ordering::Relaxed) <= self.sender.len() {
+        if self.idle.load(Ordering::Relaxed) <= self.receiver.len() {
             self.grow();
         }
         if self.threads.load(Ordering::Relaxed) == 0 {
             // No thread could be started: better late from here than never.
             return work();
         }
-        // The receiver lives as long as this pool, so sending cannot fail.
-        let _ = self.sender.send(work);
+        if let Some(sender) = &self.sender {
+            // The receiver lives as long as this pool, so sending cannot fail.
+            let _ = sender.send(work);
+        }
     }
 
     fn grow(&self) {
@@ -70,9 +76,22 @@ impl Pool {
                 idle.fetch_add(1, Ordering::Relaxed);
             }
         };
-        if let Err(error) = self.spawner.spawn(&format!("vellum-fuse-{number}"), Box::new(body)) {
-            log::warn!("start a thread for requests: {error}");
-            self.threads.fetch_sub(1, Ordering::Relaxed);
+        match self.spawner.spawn(&format!("fuse-{}-{number}", self.name), Box::new(body)) {
+            Ok(handle) => self.handles.lock().push(handle),
+            Err(error) => {
+                log::warn!("start a thread for requests: {error}");
+                self.threads.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Drop for Pool {
+    /// Waits for what is being answered: nothing may be written for this mount after its volume was closed.
+    fn drop(&mut self) {
+        self.sender = None;
+        for handle in self.handles.get_mut().drain(..) {
+            handle.join();
         }
     }
 }

@@ -106,7 +106,9 @@ fn flush_loop(volume: Weak<Volume>) {
         }
         let pressed = volume.budget.is_pressed();
         let older_than = if pressed { Duration::ZERO } else { DIRTY_AGE };
-        if let Err(error) = volume.flush_old(older_than, pressed) {
+        let flushed = volume.flush_old(older_than, pressed);
+        volume.budget.set_full(flushed.as_ref().err().filter(|error| error.is_no_space()).cloned());
+        if let Err(error) = flushed {
             log::warn!("flush of volume {}: {error}", volume.options.name);
         }
     }
@@ -133,7 +135,11 @@ fn checkpoint_loop(volume: Weak<Volume>) {
         }
         if !volume.has_changes() {
             dirty_since = None;
-            continue;
+            if !volume.has_piled_up() {
+                continue;
+            }
+            // Nothing but access times; still, memory must not grow with them.
+            volume.meta.write().next_sequence();
         }
         let since = *dirty_since.get_or_insert_with(Instant::now);
         if asked || volume.checkpoint_due(since) {
@@ -159,10 +165,12 @@ impl Volume {
     fn checkpoint_due(&self, since: Instant) -> bool {
         let quiet_ns = self.options.checkpoint_quiet.as_nanos() as i64;
         let quiet = self.now().as_nanos() - self.last_change_ns.load(Ordering::Relaxed) >= quiet_ns;
+        quiet || since.elapsed() >= self.options.checkpoint_max_wait || self.has_piled_up()
+    }
+
+    /// Whether more is in memory than should wait for the clock.
+    fn has_piled_up(&self) -> bool {
         let meta = self.meta.read();
-        quiet
-            || since.elapsed() >= self.options.checkpoint_max_wait
-            || meta.tree.dirty_bytes() > DIRTY_NODES_MAX
-            || meta.changed.len() > CHANGED_INODES_MAX
+        meta.tree.dirty_bytes() > DIRTY_NODES_MAX || meta.changed.len() > CHANGED_INODES_MAX
     }
 }

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::error::{Error, Result};
+
 /// Counts bytes against a soft and a hard limit.
 #[derive(Debug)]
 pub struct Budget {
@@ -26,6 +28,7 @@ pub struct Budget {
 struct Waiters {
     count: usize,
     open: bool,
+    full: Option<Error>,
 }
 
 impl Budget {
@@ -59,17 +62,34 @@ impl Budget {
 
     /// Takes `bytes`, waiting until they fit. A single reservation larger than the limit passes when nothing else is held.
     /// Before it waits, with the budget [pressed](Self::is_pressed) by then, it calls `wake_flusher`.
-    pub fn reserve(&self, bytes: u64, wake_flusher: impl Fn()) {
+    /// While flushing fails for want of space, whoever would wait gets that error instead.
+    pub fn reserve(&self, bytes: u64, wake_flusher: impl Fn()) -> Result<()> {
         if self.would_wait(bytes) {
             let mut waiters = self.waiters.lock();
             waiters.count += 1;
+            let mut answer = Ok(());
             while self.would_wait(bytes) && !waiters.open {
                 wake_flusher();
+                if let Some(error) = &waiters.full {
+                    answer = Err(error.clone());
+                    break;
+                }
                 self.freed.wait(&mut waiters);
             }
             waiters.count -= 1;
+            answer?;
         }
         self.used.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Tells that flushing fails because the disk is full, or (`None`) that it works again.
+    pub fn set_full(&self, error: Option<Error>) {
+        let mut waiters = self.waiters.lock();
+        waiters.full = error;
+        if waiters.full.is_some() {
+            self.freed.notify_all();
+        }
     }
 
     /// Adds bytes that were never reserved (replay, splitting) without waiting.
@@ -112,10 +132,10 @@ mod tests {
     #[test]
     fn a_writer_waits_until_bytes_are_released() {
         let budget = Arc::new(Budget::new(100));
-        budget.reserve(80, || {});
+        budget.reserve(80, || {}).expect("nothing is full");
         assert!(budget.would_wait(30) && budget.is_pressed());
         let other = Arc::clone(&budget);
-        let writer = std::thread::spawn(move || other.reserve(30, || {}));
+        let writer = std::thread::spawn(move || other.reserve(30, || {}).expect("nothing is full"));
         budget.release(80);
         writer.join().expect("the writer passes because everything was released");
         assert_eq!(budget.used(), 30);
@@ -124,16 +144,16 @@ mod tests {
     #[test]
     fn one_write_larger_than_the_budget_still_passes_alone() {
         let budget = Budget::new(10);
-        budget.reserve(1000, || {});
+        budget.reserve(1000, || {}).expect("nothing is full");
         assert_eq!(budget.used(), 1000);
     }
 
     #[test]
     fn open_gates_free_a_waiter() {
         let budget = Arc::new(Budget::new(10));
-        budget.reserve(10, || {});
+        budget.reserve(10, || {}).expect("nothing is full");
         let other = Arc::clone(&budget);
-        let writer = std::thread::spawn(move || other.reserve(5, || {}));
+        let writer = std::thread::spawn(move || other.reserve(5, || {}).expect("nothing is full"));
         budget.open_gates();
         writer.join().expect("the writer passes because the gates are open");
     }

@@ -76,7 +76,7 @@ struct Stored {
 impl Volume {
     /// Makes the present state durable, unless nothing changed since the last checkpoint.
     pub fn checkpoint(&self) -> Result<()> {
-        self.check_writable()?;
+        self.check_healthy()?;
         let _turn = self.checkpoint_turn.lock();
         if !self.has_changes() {
             return Ok(());
@@ -157,8 +157,7 @@ impl Volume {
             record.time = now;
             record.op_sequence = freeze.sequence;
         }
-        let entries =
-            Entries { state: freeze.state.clone(), heads: self.newest_heads(), snapshot: snapshot.clone() };
+        let entries = Entries { state: freeze.state.clone(), heads: self.newest_heads(), snapshot: snapshot.clone() };
         entries.put(&mut tree)?;
         let draft = HeadDraft {
             tree_root: tree.store()?,

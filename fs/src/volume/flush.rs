@@ -261,7 +261,7 @@ impl Volume {
         let mut steps = Vec::new();
         let planned = self.plan(cell.ino, &captured, tail, Neighbours::Read, &mut steps);
         let planned = match planned {
-            Err(error) if error.is_damage() => {
+            Err(error) if !error.is_no_space() => {
                 // New content must not be lost because an old blob beside it is.
                 log::warn!("flush of {} beside damage: {error}", cell.ino);
                 steps.clear();
@@ -343,11 +343,22 @@ impl Volume {
         let mut state = cell.lock();
         let mut meta = self.meta.write();
         let Meta { tree, frozen, .. } = &mut *meta;
-        apply_to(tree, cell.ino, &changes)?;
-        if let Some(frozen) = frozen
-            && captured.generation <= frozen.generation
-        {
-            apply_to(&mut frozen.tree, cell.ino, &changes)?;
+        let frozen = frozen.as_mut().filter(|frozen| captured.generation <= frozen.generation);
+        // Both trees or none: half of the changes in a tree would be stored as if they were the content.
+        let before = (tree.clone(), frozen.as_ref().map(|frozen| frozen.tree.clone()));
+        let mut applied = apply_to(tree, cell.ino, &changes);
+        let frozen = frozen.map(|frozen| &mut frozen.tree);
+        if let Some(frozen) = frozen {
+            applied = applied.and_then(|()| apply_to(frozen, cell.ino, &changes));
+            if applied.is_err()
+                && let Some(before) = before.1
+            {
+                *frozen = before;
+            }
+        }
+        if let Err(error) = applied {
+            *tree = before.0;
+            return Err(error);
         }
         drop(meta);
         state.live.remove_captured(&captured.capture, kept_from);

@@ -16,7 +16,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use vellum_store::journal::Journal;
 
 use super::{
@@ -109,6 +109,13 @@ impl VolumeJournal {
     }
 }
 
+impl VolumeJournal {
+    /// Waits for the commit that is being written, and lets no further one begin while the guard lives.
+    pub(crate) fn take_turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock()
+    }
+}
+
 impl Volume {
     /// Makes every record through `sequence` durable.
     pub(crate) fn sync_journal(&self, sequence: u64) -> Result<()> {
@@ -122,7 +129,7 @@ impl Volume {
         if journal.durable.load(Ordering::Acquire) >= sequence {
             return Ok(());
         }
-        self.check_writable()?;
+        self.check_healthy()?;
         self.write_pending(journal).inspect_err(|error| {
             // A full disk lost nothing: the records wait for the next attempt.
             if !error.is_no_space() {

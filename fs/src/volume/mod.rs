@@ -157,6 +157,7 @@ pub struct Volume {
     pub(crate) threads: Mutex<Vec<JoinHandle>>,
     pub(crate) poisoned: Mutex<Option<Error>>,
     pub(crate) is_poisoned: AtomicBool,
+    pub(crate) is_closing: AtomicBool,
     pub(crate) last_change_ns: AtomicI64,
     pub(crate) checkpoint_count: AtomicU64,
 }
@@ -193,8 +194,21 @@ impl Volume {
         self.budget.used()
     }
 
-    /// Refuses changes of a read-only or poisoned volume.
+    /// Bytes that were accepted and are in no pack yet: content, and the tree's changed nodes with their second copies.
+    pub(crate) fn accepted_bytes(&self) -> u64 {
+        self.budget.used() + 2 * self.meta.read().tree.dirty_bytes() as u64
+    }
+
+    /// Refuses changes of a volume that is read-only, poisoned, or being closed.
     pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.is_closing.load(Ordering::Acquire) {
+            return Err(Error::ReadOnly(format!("volume {}, which is being unmounted,", self.options.name).into()));
+        }
+        self.check_healthy()
+    }
+
+    /// Refuses to make anything durable in a volume that is read-only or poisoned.
+    pub(crate) fn check_healthy(&self) -> Result<()> {
         if self.options.read_only {
             return Err(Error::ReadOnly(format!("volume {}", self.options.name).into()));
         }

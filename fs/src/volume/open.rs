@@ -5,7 +5,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicI64, AtomicU64},
+    atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -13,7 +13,7 @@ use vellum_store::{
     crypto::SubkeyUse,
     format::head::Head,
     id::HeadHash,
-    journal::{Journal, JournalOptions},
+    journal::{Journal, JournalOptions, Recovery},
     repository::{Repository, VolumeHandle},
 };
 
@@ -110,6 +110,7 @@ impl Volume {
             threads: Mutex::default(),
             poisoned: Mutex::default(),
             is_poisoned: AtomicBool::new(false),
+            is_closing: AtomicBool::new(false),
             last_change_ns: AtomicI64::new(0),
             checkpoint_count: AtomicU64::new(0),
             repository,
@@ -162,10 +163,14 @@ impl Volume {
             Journal::open(disk, &dir, keyring, name, options, after, &heads, &mut replay)
                 .map(|(journal, recovery)| (Some(journal), recovery))
         };
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        let (journal, recovery) = replayed?;
+        let (journal, recovery) = match failed {
+            // What was replayed before it is the last good point.
+            Some(error) if error.is_damage() => {
+                (None, Recovery { damage: Some(error.to_string()), ..Recovery::default() })
+            }
+            Some(error) => return Err(error),
+            None => replayed?,
+        };
         (summary.commits, summary.operations, summary.damage) =
             (recovery.commits, operations, recovery.damage.or(lost));
         if summary.damage.is_some() && !self.options.read_only {
@@ -181,7 +186,15 @@ impl Volume {
     fn collect_and_settle(&self, fresh: bool, summary: &ReplaySummary) -> Result<()> {
         let orphans = self.collect_orphans()?;
         if fresh || summary.operations > 0 || orphans > 0 {
-            self.checkpoint()?;
+            match self.checkpoint() {
+                Ok(()) => {}
+                // The journal still holds everything, and without opening nothing could be deleted.
+                Err(error) if error.is_no_space() && !fresh => {
+                    log::warn!("volume {} was opened on a full disk: {error}", self.options.name);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
         }
         // What open packs of the last process still hold is in packs of this checkpoint, or was never acknowledged.
         self.repository.discard_leftovers(&self.options.name)?;
@@ -196,15 +209,39 @@ impl Volume {
         Ok((total / JOURNAL_DISK_PART).clamp(JOURNAL_SEGMENT_MIN, JOURNAL_SEGMENT_MAX) & !0xfff)
     }
 
-    /// Ends the volume: makes everything durable, stops the threads, gives the lock back.
+    /// Ends the volume: refuses further changes, makes everything durable, stops the threads, gives the lock back.
+    ///
+    /// On a full disk, what no checkpoint could store goes to the journal as far as that has room, and the error says so.
     pub fn close(&self) -> Result<()> {
+        self.is_closing.store(true, Ordering::Release);
         self.background.stop();
         for thread in std::mem::take(&mut *self.threads.lock()) {
             thread.join();
         }
-        let closed = if self.options.read_only { Ok(()) } else { self.checkpoint() };
+        let closed = match self.options.read_only {
+            true => Ok(()),
+            false => self.checkpoint().inspect_err(|error| {
+                if error.is_no_space() {
+                    self.journal_what_fits();
+                }
+            }),
+        };
+        // Whoever still syncs ends before the lock goes: afterwards the journal may be another process's.
+        let _journal = self.journal.as_ref().map(VolumeJournal::take_turn);
+        let _checkpoint = self.checkpoint_turn.lock();
+        self.is_poisoned.store(true, Ordering::Release);
+        self.poisoned.lock().get_or_insert(Error::ReadOnly("a closed volume".into()));
         self.handle.release();
         closed
+    }
+
+    /// The last resort of closing on a full disk: small content fits the journal, which lies on preallocated space.
+    fn journal_what_fits(&self) {
+        let changed: Vec<Ino> = self.meta.read().changed.iter().copied().collect();
+        let lost = changed.into_iter().filter(|&ino| self.sync_inode(ino).is_err()).count();
+        if lost > 0 {
+            log::error!("volume {}: the disk is full, and {lost} files lose what was not synced", self.options.name);
+        }
     }
 }
 

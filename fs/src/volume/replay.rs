@@ -65,7 +65,7 @@ impl Volume {
             self.replay_content(*ino, op, lost)?;
         } else {
             let mut meta = self.meta.write();
-            if let Op::Create { ino, .. } = op {
+            if let Op::Create { ino, .. } | Op::Rename { whiteout: Some(ino), .. } = op {
                 meta.runs.lift_past(*ino);
             }
             Namespace::new(&mut meta.tree, &self.names).apply(op)?;

@@ -12,7 +12,7 @@ use vellum_store::id::BlobId;
 use super::{Volume, records};
 use crate::{
     error::{Error, Result},
-    format::volume::SnapshotRecord,
+    format::volume::{COMMENT_BYTES_MAX, SnapshotRecord},
     time::Time,
 };
 
@@ -32,6 +32,10 @@ impl Volume {
     /// Takes a snapshot of everything that was answered before this call; returns when it is durable.
     pub fn take_snapshot(&self, request: &SnapshotRequest) -> Result<SnapshotRecord> {
         self.check_writable()?;
+        if request.comment.len() > COMMENT_BYTES_MAX {
+            let what = format!("a comment of {} bytes, {COMMENT_BYTES_MAX} at most", request.comment.len());
+            return Err(Error::InvalidArgument(what.into()));
+        }
         let _turn = self.checkpoint_turn.lock();
         let tree = self.tree();
         let name = match &request.name {
@@ -76,39 +80,46 @@ impl Volume {
 
     /// Removes the snapshot from the list. Its space is freed by gc.
     pub fn delete_snapshot(&self, name: &[u8]) -> Result<SnapshotRecord> {
-        self.change_snapshots(|volume| {
-            let record = volume.snapshot(name)?;
-            let mut meta = volume.meta.write();
-            records::remove_snapshot(&mut meta.tree, &record)?;
-            meta.next_sequence();
-            Ok(record)
-        })
+        self.check_writable()?;
+        let _turn = self.checkpoint_turn.lock();
+        let record = self.snapshot(name)?;
+        self.replace_snapshot(&record, None)?;
+        Ok(record)
     }
 
     /// Gives a snapshot another name.
     pub fn rename_snapshot(&self, name: &[u8], new_name: &[u8]) -> Result<SnapshotRecord> {
         self.check_snapshot_name(new_name)?;
-        self.change_snapshots(|volume| {
-            let record = volume.snapshot(name)?;
-            let mut meta = volume.meta.write();
-            if records::find_snapshot(&meta.tree, new_name)?.is_some() {
-                return Err(Error::Exists(format!("snapshot {}", new_name.escape_ascii()).into()));
-            }
-            records::remove_snapshot(&mut meta.tree, &record)?;
-            let renamed = SnapshotRecord { name: new_name.to_vec(), ..record };
-            records::put_snapshot(&mut meta.tree, &renamed)?;
-            meta.next_sequence();
-            Ok(renamed)
-        })
-    }
-
-    fn change_snapshots<T>(&self, change: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         self.check_writable()?;
         let _turn = self.checkpoint_turn.lock();
-        let answer = change(self)?;
+        let record = self.snapshot(name)?;
+        if records::find_snapshot(&self.tree(), new_name)?.is_some() {
+            return Err(Error::Exists(format!("snapshot {}", new_name.escape_ascii()).into()));
+        }
+        let renamed = SnapshotRecord { name: new_name.to_vec(), ..record.clone() };
+        self.replace_snapshot(&record, Some(&renamed))?;
+        Ok(renamed)
+    }
+
+    /// Changes the list and makes that durable; what fails is taken back. The caller holds the checkpoint turn.
+    fn replace_snapshot(&self, old: &SnapshotRecord, new: Option<&SnapshotRecord>) -> Result<()> {
+        let replace = |old: Option<&SnapshotRecord>, new: Option<&SnapshotRecord>| {
+            let mut meta = self.meta.write();
+            meta.next_sequence();
+            meta.change(|tree| {
+                old.map_or(Ok(()), |old| records::remove_snapshot(tree, old))?;
+                new.map_or(Ok(()), |new| records::put_snapshot(tree, new))
+            })
+        };
+        replace(Some(old), new)?;
         self.last_change_ns.store(self.now().as_nanos(), Ordering::Relaxed);
-        self.run_checkpoint(None)?;
-        Ok(answer)
+        match self.run_checkpoint(None) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                replace(new, Some(old))?;
+                Err(error)
+            }
+        }
     }
 
     fn check_snapshot_name(&self, name: &[u8]) -> Result<()> {

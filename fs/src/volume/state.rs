@@ -144,6 +144,17 @@ impl Meta {
         self.ties.retain(|tie| tie.sequence > sequence);
     }
 
+    /// Changes the live tree by several records, or not at all: what fails half-way (a node that cannot be read) must not be
+    /// stored by the next checkpoint. Costs a copy of the touched path.
+    pub fn change<T>(&mut self, change: impl FnOnce(&mut Tree) -> Result<T>) -> Result<T> {
+        let before = self.tree.clone();
+        let changed = change(&mut self.tree);
+        if changed.is_err() {
+            self.tree = before;
+        }
+        changed
+    }
+
     /// The inode record, if the live tree has one.
     pub fn inode(&self, ino: Ino) -> Result<Option<Inode>> {
         inode_in(&self.tree, ino)

@@ -14,7 +14,7 @@ use crate::{
     volume::{
         cells::{Cell, CellState, Queued},
         flush::STREAM_BYTES,
-        state::{Meta, put_inode_in},
+        state::{Meta, inode_in, put_inode_in},
     },
 };
 
@@ -39,7 +39,7 @@ impl Volume {
         if Self::is_view(ino) {
             return self.view_attr(ino);
         }
-        let inode = self.meta.read().inode(ino)?.ok_or(Error::Stale(ino.into()))?;
+        let inode = inode_in(&self.tree(), ino)?.ok_or(Error::Stale(ino.into()))?;
         Ok(self.attr_of(ino, &inode))
     }
 
@@ -105,7 +105,7 @@ impl Volume {
         if !owners && !times {
             return Ok(());
         }
-        Namespace::new(&mut meta.tree, &self.names).set_attr(ino, change)?;
+        meta.change(|tree| Namespace::new(tree, &self.names).set_attr(ino, change))?;
         let (atime, mtime) = if with_content { (None, None) } else { (change.atime, change.mtime) };
         if owners || !with_content {
             let AttributeChange { mode, uid, gid, ctime, .. } = *change;

@@ -9,7 +9,7 @@ use super::{
         flush::STREAM_BYTES,
         handles::{Handle, HandleId, OpenMode, Target},
         journal::CONTENT_INLINE_MAX,
-        state::put_inode_in,
+        state::{inode_in, put_inode_in},
     },
     Entry,
     names::NewInode,
@@ -64,7 +64,7 @@ impl Volume {
         if mode.write {
             self.check_writable()?;
         }
-        let inode = self.meta.read().inode(ino)?.ok_or(Error::Stale(ino.into()))?;
+        let inode = inode_in(&self.tree(), ino)?.ok_or(Error::Stale(ino.into()))?;
         if inode.kind == FileKind::Directory {
             return Err(Error::IsDirectory(ino.into()));
         }
@@ -142,8 +142,8 @@ impl Volume {
         }
         self.check_writable()?;
         let bytes = data.len() as u64;
-        self.space.accept(&self.repository, bytes, || self.budget.used())?;
-        self.budget.reserve(bytes, || self.background.want_flush());
+        self.space.accept(&self.repository, bytes, || self.accepted_bytes())?;
+        self.budget.reserve(bytes, || self.background.want_flush())?;
         let written = self.write_in(cell, &handle, offset, data);
         if written.is_err() {
             self.budget.release(bytes);
@@ -234,7 +234,7 @@ impl Volume {
         };
         if matches!(what, Allocate::Reserve { .. }) {
             // Content is never overwritten in place, so space cannot be set aside for it; only a full disk is told.
-            self.space.accept(&self.repository, length, || self.budget.used())?;
+            self.space.accept(&self.repository, length, || self.accepted_bytes())?;
         }
         let time = self.now();
         let mut state = cell.lock();

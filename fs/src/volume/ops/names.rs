@@ -92,7 +92,7 @@ impl Volume {
             target: new.target,
             time,
         };
-        let inode = Namespace::new(&mut meta.tree, &self.names).create(&args)?;
+        let inode = meta.change(|tree| Namespace::new(tree, &self.names).create(&args))?;
         let op = Op::Create {
             parent: new.parent,
             name: new.name.to_vec(),
@@ -118,7 +118,8 @@ impl Volume {
         }
         let time = self.now();
         let mut meta = self.meta.write();
-        let inode = Namespace::new(&mut meta.tree, &self.names).link(&LinkArgs { ino, parent, name, time })?;
+        let args = LinkArgs { ino, parent, name, time };
+        let inode = meta.change(|tree| Namespace::new(tree, &self.names).link(&args))?;
         let op = Op::Link { ino, parent, name: name.to_vec(), time };
         let entry = self.referenced(ino, &inode);
         self.finish_change(meta, &op, time);
@@ -130,7 +131,7 @@ impl Volume {
         self.check_name_removable(parent, name)?;
         let time = self.now();
         let mut meta = self.meta.write();
-        let removed = Namespace::new(&mut meta.tree, &self.names).unlink(parent, name, time)?;
+        let removed = meta.change(|tree| Namespace::new(tree, &self.names).unlink(parent, name, time))?;
         self.finish_change(meta, &Op::Unlink { parent, name: name.to_vec(), time }, time);
         self.after_removal(&removed)
     }
@@ -143,7 +144,7 @@ impl Volume {
         self.check_name_removable(parent, name)?;
         let time = self.now();
         let mut meta = self.meta.write();
-        let removed = Namespace::new(&mut meta.tree, &self.names).rmdir(parent, name, time)?;
+        let removed = meta.change(|tree| Namespace::new(tree, &self.names).rmdir(parent, name, time))?;
         self.finish_change(meta, &Op::Rmdir { parent, name: name.to_vec(), time }, time);
         self.after_removal(&removed)
     }
@@ -178,7 +179,7 @@ impl Volume {
         let mut meta = self.meta.write();
         let whiteout = flags.whiteout.then(|| meta.runs.allocate(parent));
         let args = RenameArgs { parent, name, new_parent, new_name, flags, whiteout, time };
-        let renamed = Namespace::new(&mut meta.tree, &self.names).rename(&args)?;
+        let renamed = meta.change(|tree| Namespace::new(tree, &self.names).rename(&args))?;
         if !renamed.changed {
             return Ok(());
         }
@@ -248,7 +249,7 @@ impl Volume {
         if name == self.options.snapdir_name {
             return Err(Error::Exists(format!("{} (the snapshots of this directory)", name.escape_ascii()).into()));
         }
-        self.space.accept(&self.repository, NAME_CHANGE_BYTES, || self.budget.used())
+        self.space.accept(&self.repository, NAME_CHANGE_BYTES, || self.accepted_bytes())
     }
 
     fn after_removal(&self, removed: &Removed) -> Result<()> {
@@ -282,15 +283,15 @@ impl Volume {
             let next = frozen.generation + 1;
             state.rotate(next);
         }
+        // The records go without a journal entry: replay finds the inode nameless and collects it as well.
+        meta.change(|tree| Namespace::new(tree, &self.names).drop_inode(ino))?;
+        meta.next_sequence();
+        drop(meta);
         state.live = Default::default();
         state.unjournaled.clear();
         state.attributes_changed = None;
         state.dropped = state.frozen.is_some();
         state.error = None;
-        // The records go without a journal entry: replay finds the inode nameless and collects it as well.
-        Namespace::new(&mut meta.tree, &self.names).drop_inode(ino)?;
-        meta.next_sequence();
-        drop(meta);
         self.settle_budget(&cell, &state, 0);
         drop(state);
         self.cells.put(cell);

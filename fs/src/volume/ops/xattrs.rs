@@ -14,10 +14,11 @@ impl Volume {
     /// Sets an attribute.
     pub fn set_xattr(&self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
         self.check_xattr_writable(ino)?;
-        self.space.accept(&self.repository, value.len() as u64 + 4096, || self.budget.used())?;
+        self.space.accept(&self.repository, value.len() as u64 + 4096, || self.accepted_bytes())?;
         let time = self.now();
         let mut meta = self.meta.write();
-        Namespace::new(&mut meta.tree, &self.names).set_xattr(&SetXattrArgs { ino, name, value, mode, time })?;
+        let args = SetXattrArgs { ino, name, value, mode, time };
+        meta.change(|tree| Namespace::new(tree, &self.names).set_xattr(&args))?;
         let op = Op::SetXattr { ino, name: name.to_vec(), value: value.to_vec(), time };
         self.finish_change(meta, &op, time);
         Ok(())
@@ -28,7 +29,7 @@ impl Volume {
         self.check_xattr_writable(ino)?;
         let time = self.now();
         let mut meta = self.meta.write();
-        Namespace::new(&mut meta.tree, &self.names).remove_xattr(ino, name, time)?;
+        meta.change(|tree| Namespace::new(tree, &self.names).remove_xattr(ino, name, time))?;
         self.finish_change(meta, &Op::RemoveXattr { ino, name: name.to_vec(), time }, time);
         Ok(())
     }
