@@ -75,11 +75,11 @@ impl HeadsFound {
         self.damaged.iter().any(|damaged| damaged.sequence > intact)
     }
 
-    /// Hashes of the intact heads, newest first, and of the one before the oldest.
+    /// Hashes of the newest intact head and of those before it, as far as they are known without a gap: a damaged head is known by
+    /// the one that follows it.
     pub fn hashes(&self) -> Vec<HeadHash> {
-        let mut hashes: Vec<HeadHash> = self.heads.iter().map(|found| found.hash).collect();
-        hashes.extend(self.heads.last().filter(|found| found.head.sequence > 1).map(|found| found.head.previous));
-        hashes
+        let newest = self.newest().map_or(0, |found| found.head.sequence);
+        (1..=newest).rev().map_while(|sequence| self.hash_at(sequence)).collect()
     }
 
     /// The hash of the head `sequence` in the history of the newest one; `None` if it lies too far back to tell from here.
@@ -312,6 +312,16 @@ mod tests {
         restore(4).unwrap();
         let found = Bench::on(bench.disk.crash()).newest(8);
         assert_eq!((sequences(&found), found.newest_is_damaged()), (vec![4, 3, 2, 1], false));
+    }
+
+    /// The hashes become the log of heads: one that is skipped would put every older one under the sequence above it.
+    #[test]
+    fn a_damaged_head_in_between_leaves_no_gap_in_the_hashes() {
+        let bench = Bench::with_heads(5);
+        let whole = bench.newest(8).hashes();
+        bench.disk.rot(&bench.path(4), 700, 1).unwrap();
+        bench.disk.remove(&bench.path(2)).unwrap();
+        assert_eq!(Bench::on(bench.disk.clone()).newest(8).hashes(), whole);
     }
 
     #[test]

@@ -48,6 +48,12 @@ impl Volume {
         };
         // P5: what this machine remembers must be an ancestor of what the repository shows.
         handle.prove_ancestry(&mut |sequence| records::head(&tree, sequence).map_err(into_store))?;
+        if !options.read_only
+            && let Err(error) = repository.remember_newest(&handle)
+        {
+            // The next commit tries again, and is not made before.
+            log::warn!("the newest head of volume {} could not be remembered: {error}", options.name);
+        }
         let mut volume = Self::assemble(repository, options, handle, tree, head.as_ref())?;
         let summary = volume.recover(head.as_ref())?;
         let volume = Arc::new(volume);
@@ -130,7 +136,10 @@ impl Volume {
         }
         let covered = self.meta.read().durable_sequence;
         let mut summary = ReplaySummary::default();
-        let heads: Vec<HeadHash> = self.handle.recent_hashes();
+        // Commits follow the newest head, or, if they were made while it was, the one before. Older ones left the journal with it:
+        // only a store that kept a copy could show them again.
+        let mut heads: Vec<HeadHash> = self.handle.recent_hashes();
+        heads.truncate(2);
         let after = head.map_or(0, |head| head.journal_commit);
         let dir = match &self.options.journal_dir {
             Some(dir) => dir.clone(),

@@ -6,7 +6,8 @@
 //! 2. The header is bound to volume, segment and block: it does not unseal anywhere else. The body is bound to its header.
 //! 3. The header holds the commit's number, the head that it follows, the identity of the commit before it, and the newest
 //!    commit that was durable when it was written. That last one is what tells damage from a torn end.
-//! 4. Copies of one commit (made when a segment failed) have equal headers, number and identity included.
+//! 4. Copies of one commit (made when a segment failed) have equal headers but for the segment's length, number and identity
+//!    included.
 //!
 //! *Bounds*: a payload has at most [`PAYLOAD_BYTES_MAX`] bytes, a segment at most [`SEGMENT_BYTES_MAX`]; both hold for what
 //! is read, before anything is allocated.
@@ -35,7 +36,7 @@
 //! | 64 | 16 | identity | random |
 //! | 80 | 16 | previous | identity of the commit before; zero if the writer had not seen it; checked where both are known |
 //! | 96 | 4 | payload length | at most 8 MiB |
-//! | 100 | 4 | reserved | zero, checked |
+//! | 100 | 4 | segment blocks | length of the segment in blocks; 0 if not told. A shorter file was cut |
 //!
 //! *Not here*: placing, recovering and recycling (`journal`); what a payload means (`fs::journal`).
 
@@ -53,6 +54,8 @@ pub const HEADER_BYTES: usize = HEADER_BODY_BYTES + SEAL_OVERHEAD;
 pub const PAYLOAD_BYTES_MAX: usize = 8 << 20;
 /// Longest segment; what lies behind is not read.
 pub const SEGMENT_BYTES_MAX: u64 = 256 << 20;
+/// Shortest segment that is made.
+pub const SEGMENT_BYTES_MIN: u64 = 16 << 10;
 /// What a commit takes beside its payload and the rounding to whole blocks.
 pub const COMMIT_OVERHEAD: usize = HEADER_BYTES + SEAL_OVERHEAD;
 
@@ -90,6 +93,8 @@ pub struct CommitHeader {
     pub previous: CommitId,
     /// Length of the payload in bytes.
     pub payload_length: u32,
+    /// Whole blocks of the segment that it was written to; 0 if not told.
+    pub segment_blocks: u32,
 }
 
 impl CommitId {
@@ -131,7 +136,7 @@ impl CommitHeader {
         bytes.bytes(&self.id.0);
         bytes.bytes(&self.previous.0);
         bytes.u32(self.payload_length);
-        bytes.u32(0);
+        bytes.u32(self.segment_blocks);
         let mut bytes = bytes.0;
         bytes.resize(HEADER_BYTES + NONCE_LENGTH, 0);
         bytes.extend_from_slice(payload);
@@ -164,9 +169,12 @@ impl CommitHeader {
             id: CommitId(reader.array()?),
             previous: CommitId(reader.array()?),
             payload_length: reader.u32()?,
+            segment_blocks: reader.u32()?,
         };
-        sealed::zeros_to_end(reader)?;
-        if header.durable >= header.number || header.payload_length as usize > PAYLOAD_BYTES_MAX {
+        reader.finish()?;
+        let is_bounded = header.payload_length as usize <= PAYLOAD_BYTES_MAX
+            && u64::from(header.segment_blocks) <= SEGMENT_BYTES_MAX / BLOCK_BYTES as u64;
+        if header.durable >= header.number || !is_bounded {
             return Err(Error::corrupt(object, "its numbers contradict each other"));
         }
         Ok(header)
@@ -221,6 +229,7 @@ mod tests {
             id: CommitId([5; 16]),
             previous: CommitId([6; 16]),
             payload_length: payload_length as u32,
+            segment_blocks: 512,
         }
     }
 

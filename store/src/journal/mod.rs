@@ -30,7 +30,7 @@ use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::format::head::NO_HEAD;
 use crate::format::journal::{
-    BLOCK_BYTES, COMMIT_OVERHEAD, CommitHeader, CommitId, Place, SEGMENT_BYTES_MAX, blocks_for,
+    BLOCK_BYTES, COMMIT_OVERHEAD, CommitHeader, CommitId, Place, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, blocks_for,
 };
 use crate::id::{HeadHash, VolumeName};
 
@@ -246,6 +246,7 @@ impl Inner {
             id: random_id()?,
             previous: self.previous,
             payload_length: payload.len() as u32,
+            segment_blocks: 0,
         };
         self.write(sealing, &header, payload)?;
         self.last = header.number;
@@ -291,6 +292,7 @@ impl Inner {
         payload: &[u8],
     ) -> Result<(), WriteError> {
         let place = Place { segment: self.ring.number(index), block: self.ring.end(index) };
+        let header = CommitHeader { segment_blocks: self.ring.blocks(index), ..header.clone() };
         let bytes = header.seal(&sealing.keyring, &sealing.volume, place, payload);
         self.ring.write(index, header.number, &bytes)
     }
@@ -304,7 +306,7 @@ fn random_id() -> Result<CommitId> {
 
 fn check_options(options: &JournalOptions) -> Result<()> {
     let JournalOptions { segment_bytes, segments_max } = *options;
-    let length_fits = (16 << 10..=SEGMENT_BYTES_MAX).contains(&segment_bytes);
+    let length_fits = (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_bytes);
     if !length_fits || !segment_bytes.is_multiple_of(BLOCK_BYTES as u64) || !(1..=32).contains(&segments_max) {
         let what = format!("a journal of {segments_max} segments of {segment_bytes} bytes is outside its bounds");
         return Err(Error::Invalid { what });

@@ -6,9 +6,8 @@
 //! 2. Nothing that was read is trusted further than its seal: any bytes give a prefix, a damage note or an error, never a
 //!    panic, and no length is believed before it is bounded.
 //! 3. The end of the run is damage exactly if an authentic commit behind it names one of the missing ones durable, or means
-//!    another last one than the run's; if an intact commit behind it follows an unknown head; or if a part could not be
-//!    read. Otherwise it is a torn end: a
-//!    commit that was being written when the power went.
+//!    another last one than the run's; if an intact commit behind it follows an unknown head; if a segment is shorter than it was
+//!    made; or if a part could not be read. Otherwise it is a torn end: a commit that was being written when the power went.
 //!
 //! *Bounds*: one pass over all blocks, unsealing 144 bytes of each that is not zero; then each live commit is read once.
 
@@ -18,7 +17,7 @@ use std::sync::Arc;
 use super::segment::SegmentFile;
 use crate::crypto::Keyring;
 use crate::error::{Error, Result};
-use crate::format::journal::{BLOCK_BYTES, CommitHeader, HEADER_BYTES, Place};
+use crate::format::journal::{BLOCK_BYTES, CommitHeader, HEADER_BYTES, Place, SEGMENT_BYTES_MIN};
 use crate::id::{HeadHash, VolumeName};
 
 const SCAN_BLOCKS: u32 = 256;
@@ -60,6 +59,8 @@ pub(super) struct Scan {
     pub(super) newest_session: u64,
     newest_seen: u64,
     unreadable: Option<String>,
+    /// A segment that lacks its end.
+    cut: Option<String>,
 }
 
 /// The replayed run.
@@ -77,6 +78,9 @@ pub(super) fn scan(segments: &[SegmentFile], sealing: &Sealing, after_commit: u6
     let mut scan = Scan::default();
     let mut buffer = vec![0; SCAN_BLOCKS as usize * BLOCK_BYTES];
     for (index, segment) in segments.iter().enumerate() {
+        if segment.length < SEGMENT_BYTES_MIN {
+            scan.note_cut(segment, SEGMENT_BYTES_MIN);
+        }
         for first in (0..segment.blocks()).step_by(SCAN_BLOCKS as usize) {
             let count = SCAN_BLOCKS.min(segment.blocks() - first);
             let bytes = &mut buffer[..count as usize * BLOCK_BYTES];
@@ -84,6 +88,10 @@ pub(super) fn scan(segments: &[SegmentFile], sealing: &Sealing, after_commit: u6
             for (at, block) in bytes.chunks_exact(BLOCK_BYTES).enumerate() {
                 let place = Place { segment: segment.number, block: first + at as u32 };
                 let Some(header) = header_at(sealing, place, block) else { continue };
+                // Segments are filled from block 0, so that some commit is left in any part that is.
+                if header.segment_blocks > segment.blocks() {
+                    scan.note_cut(segment, u64::from(header.segment_blocks) * BLOCK_BYTES as u64);
+                }
                 scan.newest_session = scan.newest_session.max(header.session);
                 scan.newest_seen = scan.newest_seen.max(header.number);
                 if header.number > after_commit {
@@ -94,6 +102,13 @@ pub(super) fn scan(segments: &[SegmentFile], sealing: &Sealing, after_commit: u6
         }
     }
     scan
+}
+
+impl Scan {
+    fn note_cut(&mut self, segment: &SegmentFile, made: u64) {
+        let (path, length) = (segment.path.display(), segment.length);
+        self.cut.get_or_insert_with(|| format!("{path} has {length} bytes, and at least {made} when it was made"));
+    }
 }
 
 /// Reads blocks, one at a time where reading them together fails; what cannot be read is zero and noted.
@@ -217,6 +232,9 @@ fn damage(
         return Some(format!(
             "journal commit {missing} follows another commit {last_commit} than the one that is there"
         ));
+    }
+    if let Some(what) = scan.cut.take() {
+        return Some(format!("the journal may go on after commit {last_commit}, but {what}"));
     }
     scan.unreadable.take().map(|what| format!("the journal may go on after commit {last_commit}, but {what}"))
 }

@@ -61,6 +61,11 @@ impl Ring {
         self.segments[index].file.number
     }
 
+    /// Length of the segment at an index, in blocks.
+    pub(super) fn blocks(&self, index: usize) -> u32 {
+        self.segments[index].file.blocks()
+    }
+
     /// First free block of the segment at an index.
     pub(super) fn end(&self, index: usize) -> u32 {
         self.segments[index].end

@@ -19,10 +19,11 @@ use crate::{
     crypto::{SlotName, describe_slot, seal_config},
     error::{Error, Result},
     format::slot::SLOT_LENGTH,
-    heads::{HEADS_KEPT, newest_heads, read_manifest},
-    id::{PackId, SegmentId},
+    heads::{HEADS_KEPT, HeadsFound, newest_heads, read_manifest},
+    id::{PackId, SegmentId, VolumeName},
     index::PackStats,
     pack::{PackEntry, VERIFY_STEP, read_trailer, verify_pack},
+    state::StateDirectory,
 };
 
 /// How far a check is.
@@ -112,9 +113,8 @@ impl Check<'_> {
             Error::Corrupt { object, what } => self.damage(object, what),
             Error::NotFound { object } => self.damage(object, "it is gone"),
             Error::BlobMissing { id } => self.damage(format!("blob {id}"), "it is in no known pack"),
-            error @ Error::UnsupportedFormat { .. } => {
-                let text = error.to_string();
-                self.damage("repository", text);
+            Error::UnsupportedFormat { object, found, known } => {
+                self.damage(object, format!("it has format version {found}; this program knows up to {known}"));
             }
             error => return Err(error),
         }
@@ -150,6 +150,11 @@ impl Check<'_> {
                     self.damage(object, what);
                     continue;
                 }
+                // What was decoded knows the slot, not which of its copies it is.
+                Err(Error::UnsupportedFormat { found, known, .. }) => {
+                    self.tell(Error::UnsupportedFormat { object, found, known })?;
+                    continue;
+                }
                 Err(error) => {
                     self.tell(error)?;
                     continue;
@@ -174,6 +179,7 @@ impl Check<'_> {
                 heads.heads.iter().any(|found| found.head.sequence == sequence)
                     || heads.damaged.iter().any(|damaged| damaged.sequence == sequence)
             };
+            self.remembered_head(&volume, &heads)?;
             let newest = heads.newest().map_or(0, |newest| newest.head.sequence);
             let missing: Vec<u64> =
                 (1..=newest).rev().take(HEADS_KEPT as usize).filter(|&sequence| !present(sequence)).collect();
@@ -198,6 +204,33 @@ impl Check<'_> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// The newest head is at least the one that this machine remembers.
+    fn remembered_head(&mut self, volume: &VolumeName, heads: &HeadsFound) -> Result<()> {
+        let repository = self.repository;
+        let states = StateDirectory::new(&*repository.disk, &repository.state_dir, &repository.keyring);
+        let remembered = match states.load(volume) {
+            Ok(Some(remembered)) if !repository.adopt_copy => remembered,
+            Ok(_) => return Ok(()),
+            Err(error @ Error::Rollback { .. }) => {
+                self.damage(format!("heads/{volume}"), error.to_string());
+                return Ok(());
+            }
+            Err(error) => return self.tell(error),
+        };
+        let newest = heads.newest().map(|newest| (newest.head.sequence, newest.hash));
+        let told = heads.damaged.iter().any(|damaged| damaged.sequence == remembered.sequence);
+        let what = match newest {
+            Some((sequence, hash)) if sequence == remembered.sequence && hash != remembered.hash => {
+                "it is another one than this machine remembers"
+            }
+            Some((sequence, _)) if sequence >= remembered.sequence => return Ok(()),
+            _ if told => return Ok(()),
+            _ => "it is gone, and this machine remembers it",
+        };
+        self.damage(ObjectName::head(volume, remembered.sequence).to_string(), what);
         Ok(())
     }
 

@@ -115,6 +115,12 @@ impl Repository {
         Ok(committed)
     }
 
+    /// Remembers the newest head of a volume that was opened, whose history was proved; nothing if it is remembered already.
+    pub fn remember_newest(&self, volume: &VolumeHandle) -> Result<()> {
+        volume.check_writable()?;
+        volume.unremembered().map_or(Ok(()), |remembered| self.remember(volume, remembered))
+    }
+
     fn remember(&self, volume: &VolumeHandle, remembered: Remembered) -> Result<()> {
         let states = StateDirectory::new(&*self.disk, &self.state_dir, &self.keyring);
         let stored = states.store(volume.name(), &remembered);

@@ -52,7 +52,7 @@ struct State {
     /// What the newest of them says, if this process wrote it.
     written: Option<(ManifestId, Manifest)>,
     remembered: Option<Remembered>,
-    /// A published head that could not be remembered: before it is, nothing further is published.
+    /// A head, published or accepted, that is not remembered yet: before it is, nothing further is published.
     unremembered: Option<Remembered>,
     proved: bool,
     poisoned: Option<Error>,
@@ -102,10 +102,23 @@ impl Repository {
         let mut notes = Vec::new();
         let found = self.find_heads(name, read_only, remembered.as_ref(), &mut notes)?;
         let newest = found.newest().cloned();
+        if newest.is_none()
+            && let Some(damaged) = found.damaged.first()
+        {
+            // What cannot be read must not look like what is not there.
+            return Err(damaged.error.clone());
+        }
         if newest.is_none() && remembered.is_none() && !create {
             return Err(Error::NotFound { object: format!("volume {name}") });
         }
         let proved = is_proved(name, remembered.as_ref(), &found)?;
+        // P5: a history that is newer than what this machine knew is remembered once it is proved, not only once it is continued.
+        let is_known =
+            |newest: &FoundHead| remembered.as_ref().is_some_and(|known| known.sequence >= newest.head.sequence);
+        let unremembered = newest
+            .as_ref()
+            .filter(|newest| !read_only && !is_known(newest))
+            .map(|newest| Remembered::new(newest.head.sequence, newest.bytes.clone(), newest.head.time_ns));
         let epoch = newest.as_ref().map_or(1, |newest| newest.head.epoch.saturating_add(1));
         let manifests = found.heads.iter().rev().map(|found| (found.head.sequence, found.head.manifest)).collect();
         let state = State {
@@ -115,7 +128,7 @@ impl Repository {
             manifests,
             written: None,
             remembered,
-            unremembered: None,
+            unremembered,
             proved,
             poisoned: None,
         };
@@ -329,7 +342,7 @@ impl VolumeHandle {
         unnamed
     }
 
-    /// A published head that the state directory did not take yet.
+    /// A head that the state directory did not take yet.
     pub(super) fn unremembered(&self) -> Option<Remembered> {
         self.state.lock().unremembered.clone()
     }
