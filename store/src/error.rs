@@ -148,6 +148,11 @@ impl Error {
         }
     }
 
+    /// A sync that failed, of whatever kind: nobody knows what is durable, so it is never want of space to be tried again.
+    pub fn sync(doing: impl Into<String>, source: io::Error) -> Self {
+        Self::Io { doing: doing.into(), source: Arc::new(source) }
+    }
+
     /// Short form for damaged bytes.
     pub fn corrupt(object: impl Into<String>, what: impl Into<String>) -> Self {
         Self::Corrupt { object: object.into(), what: what.into() }

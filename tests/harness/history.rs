@@ -60,6 +60,8 @@ pub struct Acknowledged {
     pub content: BTreeMap<Id, usize>,
     /// Snapshots.
     pub snapshots: BTreeSet<Vec<u8>>,
+    /// Snapshots that are no more, under that name.
+    pub deleted: BTreeSet<Vec<u8>>,
 }
 
 /// A rename over another file: who has it has at least this version of the file that it brought.
@@ -160,16 +162,17 @@ impl History {
         let found = dump::of_volume(volume, Ino::ROOT).expect("the live tree is read");
         let wanted = self.dump();
         assert!(found == wanted, "after operation {}:\n{}", self.op, dump::difference(&found, &wanted));
-        self.verify_snapshots(volume, &self.acknowledged.snapshots);
+        self.verify_snapshots(volume, &self.acknowledged);
     }
 
-    fn verify_snapshots(&self, volume: &Volume, required: &BTreeSet<Vec<u8>>) -> BTreeSet<Vec<u8>> {
+    fn verify_snapshots(&self, volume: &Volume, acknowledged: &Acknowledged) -> BTreeSet<Vec<u8>> {
         let listed: BTreeSet<Vec<u8>> =
             volume.snapshots().expect("snapshots are listed").into_iter().map(|record| record.name).collect();
-        for name in required.iter().filter(|name| !self.gone.contains(*name)) {
+        for name in acknowledged.snapshots.iter().filter(|name| !self.gone.contains(*name)) {
             assert!(listed.contains(name), "snapshot {} is lost", name.escape_ascii());
         }
         for name in &listed {
+            assert!(!acknowledged.deleted.contains(name), "snapshot {} came back", name.escape_ascii());
             let wanted = self.snapshots.get(name).expect("no snapshot appears that was never taken");
             let found = dump::of_snapshot(volume, name).expect("a snapshot is read");
             let (name, difference) = (name.escape_ascii(), dump::difference(&found, wanted));
@@ -221,7 +224,7 @@ impl History {
             };
             versions.insert(item.id, version);
         }
-        let snapshots = self.verify_snapshots(volume, &acknowledged.snapshots);
+        let snapshots = self.verify_snapshots(volume, acknowledged);
         Explained { op: *op, model: model.clone(), versions, snapshots }
     }
 
@@ -243,9 +246,9 @@ impl History {
         assert!(op <= self.op);
         self.names = vec![(self.op, self.model.clone())];
         self.ties.clear();
-        self.snapshots.retain(|name, _| snapshots.contains(name));
         self.gone.clear();
         self.acknowledge_all(self.op);
+        self.acknowledged.deleted.extend(self.snapshots.keys().filter(|name| !snapshots.contains(*name)).cloned());
         self.acknowledged.snapshots = snapshots;
     }
 
@@ -816,7 +819,7 @@ impl Player {
             let found = self.volume.delete_snapshot(&name);
             if self.done("deleting a snapshot", found).is_some() {
                 self.history.acknowledge_all(op);
-                self.history.snapshots.remove(&name);
+                self.history.acknowledged.deleted.insert(name);
             }
             return;
         }
@@ -827,7 +830,7 @@ impl Player {
         let found = self.volume.rename_snapshot(&name, &new_name);
         if self.done("renaming a snapshot", found).is_some() {
             self.history.acknowledge_all(op);
-            self.history.snapshots.remove(&name);
+            self.history.acknowledged.deleted.insert(name);
             self.history.acknowledged.snapshots.insert(new_name);
         }
     }

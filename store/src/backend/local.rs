@@ -412,7 +412,7 @@ impl Shared {
         }
         let path = self.path(relative);
         self.disk.sync_dir(&path).map_err(|e| {
-            let error = self.error("sync", &path, e);
+            let error = Error::sync(format!("sync {}", path.display()), e);
             self.failed_dirs.lock().entry(relative.to_string()).or_insert(error).clone()
         })
     }

@@ -158,7 +158,7 @@ impl Shared {
         }
         let finished = Finished { pack, whole: builder.finish() };
         let closed = match broken {
-            true => self.rescue_or_withdraw(&finished).map_err(Unstored::for_good),
+            true => self.rescue_or_withdraw(finished),
             false => self.store_or_rescue(finished),
         };
         // An error has poisoned the pipeline, or is found again by the next commit.
@@ -175,7 +175,7 @@ impl Shared {
             Err(error) => {
                 let name = finished.pack.name();
                 log::warn!("pack {name:?} could not be stored, its content moves to another file: {error}");
-                self.rescue_or_withdraw(&finished).map_err(Unstored::for_good)
+                self.rescue_or_withdraw(finished)
             }
         }
     }
@@ -212,18 +212,21 @@ impl Shared {
         }
     }
 
-    /// Copies a pack that failed into another one, or else gives its blobs up: they are no dedup targets any more, and
-    /// the pipeline takes no others.
-    fn rescue_or_withdraw(&self, finished: &Finished) -> Result<()> {
-        let rescued = self.rescue(finished);
-        if let Err(error) = &rescued {
-            for entry in &finished.whole.entries {
-                self.inflight.leave(&entry.id, &finished.pack);
+    /// Copies a pack that failed into another one, later if there is no space for that, or else gives its blobs up: they are
+    /// no dedup targets any more, and the pipeline takes no others.
+    fn rescue_or_withdraw(&self, finished: Finished) -> Result<(), Box<Unstored>> {
+        match self.rescue(&finished) {
+            Ok(()) => Ok(()),
+            Err(error @ Error::NoSpace { .. }) => Err(Box::new(Unstored { stalled: Some(finished), error })),
+            Err(error) => {
+                for entry in &finished.whole.entries {
+                    self.inflight.leave(&entry.id, &finished.pack);
+                }
+                self.closer.forget(&finished.pack);
+                self.poison(error.clone());
+                Err(Unstored::for_good(error))
             }
-            self.closer.forget(&finished.pack);
-            self.poison(error.clone());
         }
-        rescued
     }
 
     /// Copies the blobs of a pack that failed into a new one and stores that.

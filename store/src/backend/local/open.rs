@@ -68,22 +68,35 @@ impl LocalOpen {
         error
     }
 
-    /// The steps of publication, up to the name; each failure poisons.
+    /// As [`Self::poison`], but leaves the object as it was if there was no space: cutting and renaming can be tried again.
+    fn refuse(&self, state: &mut State, verb: &str, e: io::Error) -> Error {
+        match self.shared.error(verb, &self.path, e) {
+            error @ Error::NoSpace { .. } => error,
+            error => state.closed.insert(error).clone(),
+        }
+    }
+
+    /// Notes a failed sync, after which this file is never synced again.
+    fn fail_sync(&self, state: &mut State, e: io::Error) -> Error {
+        state.closed.insert(Error::sync(format!("sync {}", self.path.display()), e)).clone()
+    }
+
+    /// The steps of publication, up to the name.
     fn publish_as(&self, state: &mut State, name: &ObjectName) -> Result<Put> {
         let length = self.len();
         if state.file_length != length {
-            self.file.set_len(length).map_err(|e| self.poison(state, "cut", e))?;
+            self.file.set_len(length).map_err(|e| self.refuse(state, "cut", e))?;
             state.file_length = length;
         }
         // F1: durable bytes before the name by which an index can refer to them.
-        self.file.sync_data().map_err(|e| self.poison(state, "sync", e))?;
+        self.file.sync_data().map_err(|e| self.fail_sync(state, e))?;
         match self.shared.disk.rename_new(&self.path, &self.shared.path(name.as_str())) {
             Ok(()) => Ok(Put::Stored),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 self.shared.remove_quietly(&self.path);
                 Ok(Put::Exists)
             }
-            Err(e) => Err(self.poison(state, "publish", e)),
+            Err(e) => Err(self.refuse(state, "publish", e)),
         }
     }
 }
@@ -127,7 +140,7 @@ impl OpenObject for LocalOpen {
     fn sync(&self) -> Result<()> {
         let mut state = self.state.lock();
         self.closed(&state)?;
-        self.file.sync_data().map_err(|e| self.poison(&mut state, "sync", e))?;
+        self.file.sync_data().map_err(|e| self.fail_sync(&mut state, e))?;
         if !state.name_durable {
             // F6: replay finds the object by its name.
             self.shared.sync_dir(OPEN_DIR).inspect_err(|e| state.closed = Some(e.clone()))?;

@@ -1,0 +1,282 @@
+//! Faults that were found once, each told as the story of who would have met it.
+
+use std::sync::Arc;
+
+use vellum_fs::{
+    attr::{SetAttr, SetTime},
+    format::inode::FileKind,
+    ino::Ino,
+    namespace::RenameFlags,
+    time::Time,
+    volume::{
+        Volume,
+        handles::{HandleId, OpenMode},
+        ops::names::NewInode,
+        snapshot::SnapshotRequest,
+    },
+};
+use vellum_store::{
+    disk::{
+        Disk, FaultDisk, MemoryDisk,
+        fault::{Fault, Op, Rule},
+    },
+    id::VolumeName,
+    repository::Access,
+};
+use vellum_tests::{
+    dump::read_file,
+    rig::{self, ME, Settings},
+};
+
+const RDWR: OpenMode = OpenMode { read: true, write: true, append: false, sync: false };
+
+fn shared(disk: &MemoryDisk) -> Arc<dyn Disk> {
+    Arc::new(disk.clone())
+}
+
+fn open(disk: &MemoryDisk, settings: &Settings) -> Arc<Volume> {
+    rig::open(&shared(disk), settings).expect("the volume opens").0
+}
+
+fn small() -> Settings {
+    Settings { journal_segment: 64 << 10, ..Settings::default() }
+}
+
+fn create(volume: &Volume, name: &str) -> (Ino, HandleId) {
+    let name = name.as_bytes();
+    let new =
+        NewInode { parent: Ino::ROOT, name, kind: FileKind::Regular, mode: 0o644, umask: 0, rdev: 0, target: b"" };
+    let (entry, opened) = volume.create(&new, RDWR, &ME).expect("the name is free");
+    (entry.attr.ino, opened.handle)
+}
+
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+fn read(volume: &Volume, name: &str) -> Vec<u8> {
+    let entry = volume.lookup(Ino::ROOT, name.as_bytes()).expect("the name is there");
+    read_file(volume, entry.attr.ino).expect("the file is read")
+}
+
+/// Two volumes of one repository were open when the machine died. Both journals name blobs in the open pack that they shared; the
+/// first to be opened again deleted it, and the second could not be opened any more.
+#[test]
+fn opening_one_volume_keeps_the_open_packs_of_another() {
+    let disk = rig::new_disk();
+    let names = ["first", "second"].map(|name| VolumeName::new(name).expect("the name is plain"));
+    let open_on = |repository: &Arc<_>, name: &VolumeName| {
+        Volume::open(Arc::clone(repository), rig::volume_options(name.clone(), &small())).expect("the volume opens").0
+    };
+    {
+        let repository = rig::open_repository(&shared(&disk), Access::ReadWrite).expect("the repository opens");
+        for (number, name) in names.iter().enumerate() {
+            let volume = open_on(&repository, name);
+            let (_, handle) = create(&volume, "file");
+            volume.write(handle, 0, &noise(number as u64, 120_000)).expect("there is room");
+            volume.fsync(handle).expect("the disk is well");
+        }
+    }
+    let image = disk.crash();
+    let repository = rig::open_repository(&shared(&image), Access::ReadWrite).expect("the repository opens");
+    for (number, name) in names.iter().enumerate() {
+        assert!(read(&open_on(&repository, name), "file") == noise(number as u64, 120_000), "{name}");
+    }
+}
+
+/// `vellum ls` beside a mount opened the volume read-only, and with it the journal for writing: it removed what the mount was
+/// making and wrote the newest commit again, into blocks that the mount was about to use.
+#[test]
+fn a_read_only_opening_changes_nothing_and_sees_what_was_synced() {
+    let disk = rig::new_disk();
+    let volume = open(&disk, &small());
+    let (_, handle) = create(&volume, "file");
+    volume.write(handle, 0, b"synced").expect("there is room");
+    volume.fsync(handle).expect("the disk is well");
+    let faults = FaultDisk::new(shared(&disk));
+    faults.start_trace();
+    let looked_at: Arc<dyn Disk> = Arc::new(faults.clone());
+    let repository = rig::open_repository(&looked_at, Access::ReadOnly).expect("the repository opens");
+    let options =
+        vellum_fs::volume::VolumeOptions { read_only: true, ..rig::volume_options(rig::main_volume(), &small()) };
+    let (reader, _) = Volume::open(repository, options).expect("the volume opens");
+    assert_eq!(read(&reader, "file"), b"synced");
+    reader.close().expect("a reader closes");
+    for op in [Op::Create, Op::Write, Op::Remove, Op::Rename, Op::SetLen, Op::Allocate] {
+        assert_eq!(faults.traced(op, "journal"), 0, "{op:?}");
+        assert_eq!(faults.traced(op, "packs"), 0, "{op:?}");
+        assert_eq!(faults.traced(op, "heads"), 0, "{op:?}");
+    }
+}
+
+/// All extents since the last checkpoint went into one record. After some gigabytes an fsync ran into the limit of records.
+#[test]
+fn fsync_of_more_extents_than_a_record_holds_makes_a_checkpoint() {
+    let disk = rig::new_disk();
+    let volume = open(&disk, &small());
+    let (_, handle) = create(&volume, "file");
+    let content = noise(1, 3_000_000);
+    for (number, part) in content.chunks(100_000).enumerate() {
+        volume.write(handle, number as u64 * 100_000, part).expect("there is room");
+        volume.flush_dirty().expect("the disk is well");
+    }
+    volume.fsync(handle).expect("whatever the size");
+    assert!(read(&open(&disk.crash(), &small()), "file") == content);
+}
+
+/// The same for a file that was renamed over another one, whose content the journal must hold before the rename.
+#[test]
+fn a_rename_over_with_more_extents_than_a_record_holds_comes_with_its_content() {
+    let disk = rig::new_disk();
+    let volume = open(&disk, &small());
+    create(&volume, "old");
+    let (_, handle) = create(&volume, "new");
+    let content = noise(1, 3_000_000);
+    for (number, part) in content.chunks(100_000).enumerate() {
+        volume.write(handle, number as u64 * 100_000, part).expect("there is room");
+        volume.flush_dirty().expect("the disk is well");
+    }
+    volume.rename((Ino::ROOT, b"new"), (Ino::ROOT, b"old"), RenameFlags::default(), &ME).expect("both exist");
+    volume.sync_names().expect("the disk is well");
+    assert!(read(&open(&disk.crash(), &small()), "old") == content);
+}
+
+/// A small file was emptied and written far behind its start. Replay of the first extent turned the old inline body into dirty
+/// bytes, over the hole that the record had told of before.
+#[test]
+fn replay_of_an_extent_does_not_bring_back_the_inline_body() {
+    let disk = rig::new_disk();
+    let volume = open(&disk, &small());
+    let (ino, handle) = create(&volume, "file");
+    volume.write(handle, 0, &[7; 2000]).expect("there is room");
+    volume.checkpoint().expect("the disk is well");
+    volume.set_attr(ino, &SetAttr { size: Some(0), ..SetAttr::default() }).expect("a file has a size");
+    let tail = noise(2, 200_000);
+    volume.write(handle, 100_000, &tail).expect("there is room");
+    volume.fsync(handle).expect("the disk is well");
+    let found = read(&open(&disk.crash(), &small()), "file");
+    assert!(found[..100_000].iter().all(|&byte| byte == 0), "the hole stays a hole");
+    assert!(found[100_000..] == tail);
+}
+
+/// A log that is synced after every line: the journal's marking joins segments, and the budget was not told. After half a
+/// million lines every writer would have waited for ever.
+#[test]
+fn syncing_line_by_line_uses_up_no_budget() {
+    let disk = rig::new_disk();
+    let volume = open(&disk, &Settings { dirty_bytes: 400_000, ..Settings::default() });
+    let (_, handle) = create(&volume, "log");
+    for line in 0..1500u64 {
+        volume.write(handle, line * 20, b"one line of the log\n").expect("there is room");
+        volume.fsync(handle).expect("the disk is well");
+    }
+    volume.checkpoint().expect("the disk is well");
+    assert_eq!(volume.dirty_bytes(), 0);
+}
+
+/// With a budget hardly larger than a write, a writer waited below the soft limit, where nobody flushed.
+#[test]
+fn a_write_that_waits_below_the_soft_limit_is_flushed_for() {
+    let disk = rig::new_disk();
+    let volume = open(&disk, &Settings { dirty_bytes: 60_000, ..Settings::default() });
+    let (_, handle) = create(&volume, "file");
+    volume.write(handle, 0, &noise(1, 20_000)).expect("there is room");
+    volume.write(handle, 50_000, &noise(2, 50_000)).expect("there is room");
+}
+
+/// The content that a rename over another file ties could not be flushed, as the disk was full; the tie was forgotten with the
+/// failure, and the next sync let the rename out alone: after a crash the file was empty.
+#[test]
+fn a_rename_over_waits_for_its_content_though_a_flush_failed() {
+    let disk = rig::new_disk();
+    let faults = FaultDisk::new(shared(&disk));
+    let (volume, _) = rig::open(&(Arc::new(faults.clone()) as Arc<dyn Disk>), &small()).expect("the volume opens");
+    let (_, old) = create(&volume, "name");
+    volume.write(old, 0, b"old").expect("there is room");
+    volume.fsync(old).expect("the disk is well");
+    let (_, new) = create(&volume, "new");
+    let content = noise(1, 150_000);
+    volume.write(new, 0, &content).expect("there is room");
+    volume.rename((Ino::ROOT, b"new"), (Ino::ROOT, b"name"), RenameFlags::default(), &ME).expect("both exist");
+    faults.add(Rule::once(Op::Create, Fault::NoSpace).at("packs").times(u64::MAX));
+    assert!(volume.sync_names().expect_err("the disk is full").is_no_space());
+    faults.heal();
+    volume.sync_names().expect("there is room again");
+    assert!(read(&open(&disk.crash(), &small()), "name") == content);
+}
+
+/// A tied record goes before its rename, and so before a utimens that came in between: replay ended with that one's older time
+/// on newer content, and whoever compares times missed the change.
+#[test]
+fn times_after_replay_are_those_of_the_newest_write() {
+    let disk = rig::new_disk();
+    let volume = open(&disk, &small());
+    create(&volume, "old");
+    let (ino, handle) = create(&volume, "new");
+    volume.fsync(handle).expect("the disk is well");
+    volume.rename((Ino::ROOT, b"new"), (Ino::ROOT, b"old"), RenameFlags::default(), &ME).expect("both exist");
+    let mtime = Time::new(5, 0).map(SetTime::At);
+    volume.set_attr(ino, &SetAttr { mtime, ..SetAttr::default() }).expect("a file has times");
+    rig::set_clock(Time::new(1000, 0).expect("no nanoseconds"));
+    volume.write(handle, 0, b"newer").expect("there is room");
+    volume.fsync(handle).expect("the disk is well");
+    let after = open(&disk.crash(), &small());
+    let attr = after.lookup(Ino::ROOT, b"old").expect("the name is there").attr;
+    assert_eq!((attr.size, attr.mtime.sec), (5, 1000));
+}
+
+/// A pack that could not be cut to its length for want of space kept that answer for ever.
+#[test]
+fn a_full_disk_that_has_room_again_takes_checkpoints() {
+    for op in [Op::SetLen, Op::Rename, Op::Create, Op::Write, Op::Allocate] {
+        let disk = rig::new_disk();
+        let faults = FaultDisk::new(shared(&disk));
+        let (volume, _) = rig::open(&(Arc::new(faults.clone()) as Arc<dyn Disk>), &small()).expect("the volume opens");
+        let (_, handle) = create(&volume, "file");
+        let content = noise(1, 150_000);
+        volume.write(handle, 0, &content).expect("there is room");
+        faults.add(Rule::once(op, Fault::NoSpace).times(u64::MAX));
+        assert!(volume.checkpoint().expect_err("the disk is full").is_no_space(), "{op:?}");
+        assert!(read(&volume, "file") == content, "{op:?}: what was accepted is read");
+        faults.heal();
+        volume.checkpoint().unwrap_or_else(|error| panic!("{op:?}: there is room again, but {error}"));
+        assert!(read(&open(&disk.crash(), &small()), "file") == content, "{op:?}");
+    }
+}
+
+/// The promise of a cheap sync: one write into the journal and one fdatasync.
+#[test]
+fn a_small_fsync_creates_no_pack_segment_or_head() {
+    let disk = rig::new_disk();
+    let faults = FaultDisk::new(shared(&disk));
+    let (volume, _) = rig::open(&(Arc::new(faults.clone()) as Arc<dyn Disk>), &small()).expect("the volume opens");
+    let (_, handle) = create(&volume, "file");
+    volume.fsync(handle).expect("the disk is well");
+    faults.start_trace();
+    for number in 0..4 {
+        volume.write(handle, number * 4096, &noise(number, 4096)).expect("there is room");
+        volume.fsync(handle).expect("the disk is well");
+    }
+    for place in ["packs", "index", "heads", "manifests"] {
+        for op in [Op::Create, Op::Write, Op::Sync, Op::Rename] {
+            assert_eq!(faults.traced(op, place), 0, "{op:?} in {place}");
+        }
+    }
+    assert_eq!(faults.traced(Op::Sync, ""), 4, "one fdatasync each");
+    assert_eq!(faults.traced(Op::Write, ""), 4, "one write each");
+}
+
+/// A snapshot of a volume that is written to names the operation at which it was frozen, not one before.
+#[test]
+fn a_snapshot_names_an_operation_no_older_than_what_it_shows() {
+    let disk = rig::new_disk();
+    let volume = open(&disk, &small());
+    let before = volume.take_snapshot(&SnapshotRequest::default()).expect("the disk is well");
+    create(&volume, "file");
+    let name = Some(b"later".to_vec());
+    let after = volume.take_snapshot(&SnapshotRequest { name, comment: String::new() }).expect("the disk is well");
+    assert!(after.op_sequence > before.op_sequence);
+    assert_eq!(volume.snapshot(b"later").expect("it is listed").op_sequence, after.op_sequence);
+}
