@@ -5,7 +5,7 @@
 //! *Invariants*
 //! 1. The index learns of a pack only after the pack is durable (F1).
 //! 2. A file that failed once is not synced again: its blobs are read back, verified by unsealing, and written to a new file. A
-//!    second failure withdraws them and poisons the pipeline.
+//!    second failure poisons the pipeline; the blobs stay readable where they are, as long as the process lives.
 //! 3. A pack that cannot be completed for want of space stays readable, and closing it is tried again by the next commit (P6).
 //!
 //! *Threads*: one, named `pack-closer`, and committers that try again. Submitters wait while [`CLOSING_MAX`] packs queue.
@@ -158,7 +158,7 @@ impl Shared {
         }
         let finished = Finished { pack, whole: builder.finish() };
         let closed = match broken {
-            true => self.rescue_or_withdraw(finished),
+            true => self.rescue_or_give_up(finished),
             false => self.store_or_rescue(finished),
         };
         // An error has poisoned the pipeline, or is found again by the next commit.
@@ -175,7 +175,7 @@ impl Shared {
             Err(error) => {
                 let name = finished.pack.name();
                 log::warn!("pack {name:?} could not be stored, its content moves to another file: {error}");
-                self.rescue_or_withdraw(finished)
+                self.rescue_or_give_up(finished)
             }
         }
     }
@@ -212,16 +212,13 @@ impl Shared {
         }
     }
 
-    /// Copies a pack that failed into another one, later if there is no space for that, or else gives its blobs up: they are
-    /// no dedup targets any more, and the pipeline takes no others.
-    fn rescue_or_withdraw(&self, finished: Finished) -> Result<(), Box<Unstored>> {
+    /// Copies a pack that failed into another one, later if there is no space for that, or else gives up: the pipeline takes
+    /// nothing more, so that nobody comes to rely on these blobs, but who has them can read them.
+    fn rescue_or_give_up(&self, finished: Finished) -> Result<(), Box<Unstored>> {
         match self.rescue(&finished) {
             Ok(()) => Ok(()),
             Err(error @ Error::NoSpace { .. }) => Err(Box::new(Unstored { stalled: Some(finished), error })),
             Err(error) => {
-                for entry in &finished.whole.entries {
-                    self.inflight.leave(&entry.id, &finished.pack);
-                }
                 self.closer.forget(&finished.pack);
                 self.poison(error.clone());
                 Err(Unstored::for_good(error))

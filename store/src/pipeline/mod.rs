@@ -3,7 +3,7 @@
 //! *Invariants*
 //! 1. Hash before probe, probe before compress: a blob that is known costs neither compressing nor sealing.
 //! 2. From the moment that a submitter knows a blob's id, readers find it: in the in-flight table, then in the index.
-//! 3. A blob is a lasting dedup target only once its pack is stored (F1); a failure withdraws it.
+//! 3. A blob is a lasting dedup target only once its pack is stored (F1); after a failure nothing is taken any more.
 //! 4. After a failure that is not want of space, the pipeline takes nothing more: it is poisoned.
 //!
 //! *Ordering*: append -> in-flight place -> answer; and in the closer: pack durable -> index -> table.
