@@ -10,7 +10,7 @@ use vellum_store::{
     spawn::Seed,
 };
 use vellum_tests::{
-    history::Player,
+    player::Player,
     rig::{self, Announce, Settings},
 };
 
@@ -49,6 +49,7 @@ fn play_with_fault(seed: u64, fault: Fault, settings: &Settings) {
         let image: Arc<dyn Disk> = Arc::new(image);
         let (volume, _) = rig::open(&image, settings).expect("a volume opens after a failure of its disk");
         player.history.explain(&volume, &player.history.acknowledged);
+        volume.close().expect("what was recovered is closed");
     }
     if player.volume.poisoned().is_none() {
         faults.heal();

@@ -11,7 +11,8 @@ use vellum_store::{
     spawn::Seed,
 };
 use vellum_tests::{
-    history::{Acknowledged, Player},
+    history::Acknowledged,
+    player::Player,
     rig::{self, Announce, Settings},
 };
 
@@ -68,6 +69,9 @@ fn play_and_crash(seed: u64, steps: u64, settings: &Settings) {
             player.resume(volume, explained);
             player.verify();
             disk = image;
+        } else {
+            // Its threads end, which hold it for a moment otherwise.
+            volume.close().expect("what was recovered is closed");
         }
     }
 }
@@ -164,5 +168,6 @@ fn crash_beside(seed: u64, checkpoints: bool) {
         let (volume, _) = rig::open(&shared(&image), &settings).expect("a volume opens after a crash");
         // Deleted later than the image was taken is no coming back: `sure` is older than the image.
         player.history.explain(&volume, &sure);
+        volume.close().expect("what was recovered is closed");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use vellum_store::disk::{Disk, FaultDisk, MemoryDisk, fault::Rule};
 use vellum_tests::{
-    history::Player,
+    player::Player,
     rig::{self, Announce, Settings},
 };
 
@@ -39,6 +39,7 @@ fn power_may_fail_before_any_change_of_the_disk() {
                 let (volume, _) = rig::open(&image, &settings)
                     .unwrap_or_else(|error| panic!("no opening after {calls} changes: {error}"));
                 player.history.explain(&volume, &player.history.acknowledged);
+                volume.close().expect("what was recovered is closed");
             }
         }
     }

@@ -6,6 +6,7 @@ pub mod bench;
 pub mod dump;
 pub mod history;
 pub mod model;
+pub mod player;
 pub mod portrait;
 pub mod rig;
 pub mod seed;

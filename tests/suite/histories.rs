@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use vellum_store::disk::Disk;
 use vellum_tests::{
-    history::Player,
+    player::Player,
     rig::{self, Announce, Settings},
 };
 
