@@ -8,6 +8,8 @@
 //! *Threads*: fuser's event loops, and the pool of [`pool`].
 
 pub mod convert;
+#[cfg(target_os = "linux")]
+pub mod direct;
 pub mod errno;
 pub mod handler;
 pub mod options;

@@ -7,6 +7,8 @@ use std::{io, sync::Arc};
 
 use fuser::{Config, MountOption, Session, SessionACL};
 
+#[cfg(target_os = "linux")]
+use super::direct::{DirectMount, mount_direct};
 use super::{MountOptions, handler::Handler};
 use crate::volume::Volume;
 
@@ -37,6 +39,8 @@ pub enum MountError {
 pub struct Mounted {
     session: Session<Handler>,
     volume: Arc<Volume>,
+    #[cfg(target_os = "linux")]
+    direct: Option<DirectMount>,
 }
 
 impl Mounted {
@@ -54,17 +58,33 @@ impl Mounted {
         if let Err(error) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse") {
             return Err(MountError::NoDevice(error));
         }
-        let handler = Handler::new(Arc::clone(volume), options);
-        let session = Session::new(handler, &options.mountpoint, &config).map_err(|source| match source.kind() {
+        let refused = |source: io::Error| match source.kind() {
             io::ErrorKind::NotFound if options.mountpoint.exists() => MountError::NoHelper,
             _ => MountError::Refused { mountpoint: options.mountpoint.display().to_string(), source },
-        })?;
-        Ok(Self { session, volume: Arc::clone(volume) })
+        };
+        let handler = Handler::new(Arc::clone(volume), options);
+        #[cfg(target_os = "linux")]
+        if let Some((device, direct)) = mount_direct(options).map_err(refused)? {
+            let acl = config.acl;
+            let session = Session::from_fd(handler, device, acl, config).map_err(refused)?;
+            return Ok(Self { session, volume: Arc::clone(volume), direct: Some(direct) });
+        }
+        let session = Session::new(handler, &options.mountpoint, &config).map_err(refused)?;
+        Ok(Self {
+            session,
+            volume: Arc::clone(volume),
+            #[cfg(target_os = "linux")]
+            direct: None,
+        })
     }
 
     /// Answers requests until the mount is gone, then closes the volume.
     pub fn serve(self) -> crate::Result<()> {
         let served = self.session.run();
+        #[cfg(target_os = "linux")]
+        if let (Ok(()), Some(direct)) = (&served, self.direct) {
+            direct.release();
+        }
         let closed = self.volume.close();
         served.map_err(|error| vellum_store::Error::io("serve the mount", error))?;
         closed
