@@ -1,13 +1,17 @@
 //! The work of commands on an open volume: the same for a command that opened it and for the process of a mount.
 
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
-use vellum_fs::volume::{Volume, snapshot::SnapshotRequest};
-use vellum_store::repository::Repository;
+use vellum_fs::volume::{Volume, check::TreeSummary, snapshot::SnapshotRequest};
+use vellum_store::{
+    id::VolumeName,
+    repository::{Damage, Progress, Repository},
+};
 
 use crate::{
+    context::{open_volume, volume_options},
     control::Answer,
-    error::Result,
+    error::{Exit, Result},
     reports::{CheckReport, DamageReport, Name, SnapshotReport, StatsReport, StatusReport},
 };
 
@@ -52,23 +56,55 @@ pub fn fill_status(volume: &Volume, mut status: StatusReport) -> Result<StatusRe
     Ok(status)
 }
 
-/// Checks a repository and the trees of an open volume. `tell` is given progress and damage as they come.
-pub fn check(volume: &Arc<Volume>, read_data: bool, tell: &mut dyn FnMut(Answer)) -> Result<CheckReport> {
+/// Checks a repository and the trees of all its volumes. `mounted` is the one that this process has open. `tell` is given
+/// progress and damage as they come.
+pub fn check(
+    repository: &Arc<Repository>,
+    mounted: Option<&Volume>,
+    read_data: bool,
+    tell: &mut dyn FnMut(Answer),
+) -> Result<CheckReport> {
+    let tell = RefCell::new(tell);
     let mut damage: Vec<DamageReport> = Vec::new();
-    let summary = {
-        let tell = std::cell::RefCell::new(&mut *tell);
-        let mut progress =
-            |progress: vellum_store::repository::Progress| tell.borrow_mut()(Answer::Progress(progress.into()));
-        let mut found = |found| {
-            let found = DamageReport::from(found);
-            tell.borrow_mut()(Answer::Found(found.clone()));
-            if damage.len() < DAMAGE_KEPT_MAX {
-                damage.push(found);
-            }
-        };
-        volume.repository().check(read_data, &mut progress, &mut found)?
+    let mut found = |found: Damage| {
+        let found = DamageReport::from(found);
+        tell.borrow_mut()(Answer::Found(found.clone()));
+        if damage.len() < DAMAGE_KEPT_MAX {
+            damage.push(found);
+        }
     };
-    let mut report = CheckReport::new(&summary, read_data);
+    let mut progress = |progress: Progress| tell.borrow_mut()(Answer::Progress(progress.into()));
+    let mut report = CheckReport::new(&repository.check(read_data, &mut progress, &mut found)?, read_data);
+    for name in repository.volumes() {
+        let trees = match mounted.filter(|volume| volume.options().name == name) {
+            Some(volume) => Ok(volume.check_trees(&mut found)?),
+            None => check_closed(repository, &name, &mut found),
+        };
+        match trees {
+            Ok(trees) => {
+                report.trees += trees.trees;
+                report.nodes += trees.nodes;
+                report.damaged += trees.damaged;
+            }
+            // It is so damaged that it cannot be opened.
+            Err(error) if error.exit() == Exit::Damage => {
+                report.damaged += 1;
+                found(Damage { object: format!("volume {name}"), what: error.to_string() });
+            }
+            Err(error) => return Err(error),
+        }
+    }
     report.damage = damage;
     Ok(report)
+}
+
+/// Checks the trees of a volume that is opened for it.
+fn check_closed(repository: &Arc<Repository>, name: &VolumeName, found: &mut dyn FnMut(Damage)) -> Result<TreeSummary> {
+    let mut options = volume_options(name.clone());
+    options.read_only = true;
+    let volume = open_volume(Arc::clone(repository), options)?;
+    let checked = volume.check_trees(found);
+    // It was only read: there is nothing to lose.
+    let _ = volume.close();
+    Ok(checked?)
 }

@@ -47,6 +47,10 @@ fn main() -> ExitCode {
         }
     };
     logging::start(cli.global.verbose);
+    // Any command may come to hold keys.
+    if let Err(error) = vellum_store::crypto::harden_process() {
+        log::warn!("cannot forbid core dumps: {error}");
+    }
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -249,6 +249,10 @@ pub struct CheckReport {
     pub blobs: u64,
     /// Packs that no index lists: of a process that runs, or that ended before it had committed.
     pub unlisted_packs: u64,
+    /// Trees of volumes and snapshots.
+    pub trees: u64,
+    /// Their nodes, each counted once.
+    pub nodes: u64,
     /// How much damage was found.
     pub damaged: u64,
     /// The damage, as far as it was kept.
@@ -268,7 +272,7 @@ impl CheckReport {
             blobs: summary.blobs,
             unlisted_packs: summary.unlisted_packs,
             damaged: summary.damaged,
-            damage: Vec::new(),
+            ..Self::default()
         }
     }
 }

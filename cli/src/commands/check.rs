@@ -1,5 +1,7 @@
 //! `vellum check`: looks for damage. Every finding is told as it comes, and leads to an exit code of its own.
 
+use vellum_store::repository::Access;
+
 use crate::{
     actions,
     args::CheckArgs,
@@ -22,25 +24,22 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<()> {
             client.ask(&request, &mut |answer| tell(&progress, answer))?
         }
         Target::Repository(source) => {
-            let volume = context.open_reader(&source)?;
-            let checked = {
-                let progress = Progress::start("checking", context.output.json);
-                actions::check(&volume, args.read_data, &mut |answer| tell(&progress, answer))
-            };
-            // It was only read: there is nothing to lose.
-            let _ = volume.close();
-            checked?
+            let repository = context.open(&source.path, Access::ReadOnly)?;
+            let progress = Progress::start("checking", context.output.json);
+            actions::check(&repository, None, args.read_data, &mut |answer| tell(&progress, answer))?
         }
     };
     context.output.print(&report, |out| {
         let how = if report.read_data { "every byte read" } else { "content not read" };
         writeln!(
             out,
-            "checked {} with {}, {} in {}: {how}",
+            "checked {} with {}, {} of {}, {} with {}: {how}",
             counted(report.packs, "pack", "packs"),
             bytes(report.pack_bytes),
             counted(report.heads, "head", "heads"),
             counted(report.volumes, "volume", "volumes"),
+            counted(report.trees, "tree", "trees"),
+            counted(report.nodes, "node", "nodes"),
         )?;
         match report.damaged {
             0 => writeln!(out, "no damage found"),

@@ -229,7 +229,7 @@ fn answer(shared: &Shared, request: &Request, to: &mut impl Write) -> Result<ser
         Request::Check { read_data } => {
             // Who asked may go away meanwhile; what is found is in the log then.
             let mut tell = |answer| drop(write_line(&mut *to, &answer));
-            value(&actions::check(&volume, *read_data, &mut tell)?)
+            value(&actions::check(volume.repository(), Some(&volume), *read_data, &mut tell)?)
         }
         Request::Sync => {
             volume.checkpoint()?;

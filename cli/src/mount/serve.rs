@@ -22,7 +22,7 @@ use vellum_fs::{
     volume::Volume,
 };
 use vellum_store::{
-    crypto::{Credential, harden_process},
+    crypto::Credential,
     repository::{Access, Repository},
     spawn::{Spawner, Threads},
 };
@@ -78,9 +78,6 @@ pub fn serve(
     credential: Credential,
     ready: &mut dyn FnMut() -> Result<()>,
 ) -> Result<()> {
-    if let Err(error) = harden_process() {
-        log::warn!("cannot forbid core dumps: {error}");
-    }
     raise_file_limit();
     let listener = Listener::bind()?;
     let stage: SharedStage = Arc::new(Mutex::new(Stage::Starting { socket: listener.path().to_path_buf() }));

@@ -46,6 +46,7 @@ use crate::{
 pub mod background;
 pub mod budget;
 pub mod cells;
+pub mod check;
 pub mod checkpoint;
 pub mod flush;
 pub mod handles;

@@ -207,6 +207,11 @@ impl Repository {
         self.reader.read(BlobKind::Node, id, BLOB_PLAIN_MAX)
     }
 
+    /// Whether a blob is in a pack that the index knows, or on its way into one.
+    pub fn holds(&self, id: &BlobId) -> Result<bool> {
+        Ok(self.inflight.find(id).is_some() || self.index.contains(id)?)
+    }
+
     /// Asks for chunks, with their plaintext lengths, to be read into the cache in the background. What does not fit into the
     /// queue is forgotten: reading it later works as without asking.
     pub fn read_ahead(&self, chunks: &[(BlobId, u32)]) {
