@@ -9,7 +9,7 @@ use vellum_store::{
 };
 
 use crate::{
-    context::{open_volume, volume_options},
+    context::{open_volume, reader_options},
     control::Answer,
     error::{Exit, Result},
     reports::{CheckReport, DamageReport, Name, SnapshotReport, StatsReport, StatusReport},
@@ -100,9 +100,7 @@ pub fn check(
 
 /// Checks the trees of a volume that is opened for it.
 fn check_closed(repository: &Arc<Repository>, name: &VolumeName, found: &mut dyn FnMut(Damage)) -> Result<TreeSummary> {
-    let mut options = volume_options(name.clone());
-    options.read_only = true;
-    let volume = open_volume(Arc::clone(repository), options)?;
+    let volume = open_volume(Arc::clone(repository), reader_options(name.clone()))?;
     let checked = volume.check_trees(found);
     // It was only read: there is nothing to lose.
     let _ = volume.close();

@@ -22,6 +22,7 @@ use vellum_store::{
 use crate::{
     args::{GlobalArgs, KdfArgs},
     error::{Error, Result},
+    journal_place::JournalPlace,
     output::{self, Output},
     secret,
     target::Source,
@@ -90,19 +91,41 @@ impl Context {
         Ok(repository)
     }
 
-    /// Opens a volume for looking at it; nothing is written.
+    /// Opens a volume for looking at what was checkpointed, which all snapshots are; nothing is written. What is only in the
+    /// journal is left out: somebody else may be writing it.
     pub fn open_reader(&self, source: &Source) -> Result<Arc<Volume>> {
         let repository = self.open(&source.path, Access::ReadOnly)?;
-        let mut options = volume_options(source.volume.clone());
-        options.read_only = true;
-        open_volume(repository, options)
+        open_volume(repository, reader_options(source.volume.clone()))
     }
 
-    /// Opens a volume for changing it, and takes its lock.
-    pub fn open_writer(&self, source: &Source) -> Result<Arc<Volume>> {
+    /// Opens a volume for changing it, does the work and closes it, whatever comes of it.
+    pub fn with_writer<T>(&self, source: &Source, work: impl FnOnce(&Volume) -> Result<T>) -> Result<T> {
         let repository = self.open(&source.path, Access::ReadWrite)?;
-        open_volume(repository, volume_options(source.volume.clone()))
+        let place = JournalPlace::claim(&self.state_dir, repository.config().repository, &source.volume, None)?;
+        let volume = match open_volume(repository, volume_options(source.volume.clone())) {
+            Ok(volume) => volume,
+            Err(error) => {
+                place.give_up();
+                return Err(error);
+            }
+        };
+        let done = work(&volume);
+        let closed = volume.close();
+        if closed.is_ok() {
+            place.forget();
+        }
+        let done = done?;
+        closed?;
+        Ok(done)
     }
+}
+
+/// The options of a volume of which only what was checkpointed is looked at.
+pub fn reader_options(name: VolumeName) -> VolumeOptions {
+    let mut options = volume_options(name);
+    options.read_only = true;
+    options.skip_journal = true;
+    options
 }
 
 /// Opens a volume and tells what its journal brought.

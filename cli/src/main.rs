@@ -9,6 +9,7 @@ mod commands;
 mod context;
 mod control;
 mod error;
+mod journal_place;
 mod logging;
 mod mount;
 mod output;

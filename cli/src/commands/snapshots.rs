@@ -19,7 +19,7 @@ pub fn take(context: &Context, args: &SnapshotArgs) -> Result<()> {
     let taken: SnapshotReport = match Target::resolve(&args.target)? {
         Target::Mounted(mut client) => client.get(&Request::Snapshot { name, comment })?,
         Target::Repository(source) => {
-            with_writer(context, &source, |volume| actions::snapshot(volume, name.as_ref(), &comment))?
+            context.with_writer(&source, |volume| actions::snapshot(volume, name.as_ref(), &comment))?
         }
     };
     context.output.print(&taken, |out| {
@@ -57,7 +57,7 @@ pub fn delete(context: &Context, args: &DeleteArgs) -> Result<()> {
             deleted.push(client.get(&Request::Delete { name })?);
             Ok(())
         }),
-        Target::Repository(source) => with_writer(context, &source, |volume| {
+        Target::Repository(source) => context.with_writer(&source, |volume| {
             names.iter().try_for_each(|name| {
                 deleted.push(actions::delete(volume, name)?);
                 Ok(())
@@ -85,7 +85,7 @@ pub fn rename(context: &Context, args: &RenameArgs) -> Result<()> {
     let renamed: SnapshotReport = match Target::resolve(&args.target)? {
         Target::Mounted(mut client) => client.get(&Request::Rename { name, new_name })?,
         Target::Repository(source) => {
-            with_writer(context, &source, |volume| actions::rename(volume, &name, &new_name))?
+            context.with_writer(&source, |volume| actions::rename(volume, &name, &new_name))?
         }
     };
     context.output.print(&renamed, |out| {
@@ -94,17 +94,7 @@ pub fn rename(context: &Context, args: &RenameArgs) -> Result<()> {
     })
 }
 
-/// Opens a volume for writing, does the work and closes it, whatever comes of it.
-fn with_writer<T>(context: &Context, source: &Source, work: impl FnOnce(&Volume) -> Result<T>) -> Result<T> {
-    let volume = context.open_writer(source)?;
-    let done = work(&volume);
-    let closed = volume.close();
-    let done = done?;
-    closed?;
-    Ok(done)
-}
-
-/// The same for reading.
+/// Opens a volume for reading, does the work and closes it.
 fn with_reader<T>(context: &Context, source: &Source, work: impl FnOnce(&Volume) -> Result<T>) -> Result<T> {
     let volume = context.open_reader(source)?;
     let done = work(&volume);

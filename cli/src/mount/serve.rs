@@ -35,6 +35,7 @@ use crate::{
     context::{Context, open_volume, volume_options},
     control::server::{Listener, Server},
     error::{Error, Exit, Result},
+    journal_place::JournalPlace,
     reports::{Name, StatusReport},
     target::Source,
 };
@@ -83,7 +84,7 @@ pub fn serve(
     let stage: SharedStage = Arc::new(Mutex::new(Stage::Starting { socket: listener.path().to_path_buf() }));
     watch_signals(&stage)?;
     let opened = open(context, job, &listener, credential);
-    let (repository, volume) = match opened {
+    let Opened { repository, volume, place } = match opened {
         Ok(opened) => opened,
         Err(error) => {
             listener.discard();
@@ -92,7 +93,7 @@ pub fn serve(
     };
     let (mounted, server) = match mount(job, &repository, &volume, listener) {
         Ok(mounted) => mounted,
-        Err(error) => return Err(close_after(&volume, error)),
+        Err(error) => return Err(close_after(&volume, place, error)),
     };
     *stage.lock() =
         Stage::Serving { mountpoint: job.mountpoint.clone(), volume: Arc::downgrade(&volume), asked: false };
@@ -102,12 +103,15 @@ pub fn serve(
         *stage.lock() = Stage::Ending;
         drop(mounted);
         drop(server.finish(Err(&error)));
-        return Err(close_after(&volume, error));
+        return Err(close_after(&volume, place, error));
     }
     let served = mounted.serve().map_err(Error::from);
     *stage.lock() = Stage::Ending;
     match &served {
-        Ok(()) => log::info!("{} is unmounted, everything is durable", job.mountpoint.display()),
+        Ok(()) => {
+            log::info!("{} is unmounted, everything is durable", job.mountpoint.display());
+            place.into_iter().for_each(JournalPlace::forget);
+        }
         Err(error) => log::error!("{} is unmounted, but: {error}", job.mountpoint.display()),
     }
     let _farewell = server.finish(served.as_ref().map(|_| ()));
@@ -116,12 +120,15 @@ pub fn serve(
     served
 }
 
-fn open(
-    context: &Context,
-    job: &Job,
-    listener: &Listener,
-    credential: Credential,
-) -> Result<(Arc<Repository>, Arc<Volume>)> {
+/// What was opened to be mounted.
+struct Opened {
+    repository: Arc<Repository>,
+    volume: Arc<Volume>,
+    /// Where its journal is, for one that is written.
+    place: Option<JournalPlace>,
+}
+
+fn open(context: &Context, job: &Job, listener: &Listener, credential: Credential) -> Result<Opened> {
     let Job { source, mountpoint, options, create } = job;
     let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
     let repository = context.open_tuned(&source.path, access, credential, &mut |open| {
@@ -129,16 +136,25 @@ fn open(
             open.cache_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         }
     })?;
+    let id = repository.config().repository;
     let mut volume = volume_options(source.volume.clone());
     options.apply_to_volume(&mut volume);
     volume.create = *create && !options.read_only;
     volume.holder.mountpoint = Some(mountpoint.clone());
     volume.holder.control_socket = Some(listener.path().to_path_buf());
     // Several volumes may share the directory.
-    volume.journal_dir =
-        options.journal.as_ref().map(|dir| dir.join(format!("{}-{}", repository.config().repository, source.volume)));
-    let volume = open_volume(Arc::clone(&repository), volume)?;
-    Ok((repository, volume))
+    volume.journal_dir = options.journal.as_ref().map(|dir| dir.join(format!("{id}-{}", source.volume)));
+    let place = match options.read_only {
+        true => None,
+        false => Some(JournalPlace::claim(&context.state_dir, id, &source.volume, options.journal.as_deref())?),
+    };
+    match open_volume(Arc::clone(&repository), volume) {
+        Ok(volume) => Ok(Opened { repository, volume, place }),
+        Err(error) => {
+            place.into_iter().for_each(JournalPlace::give_up);
+            Err(error)
+        }
+    }
 }
 
 fn mount(job: &Job, repository: &Repository, volume: &Arc<Volume>, listener: Listener) -> Result<(Mounted, Server)> {
@@ -169,9 +185,10 @@ fn mount(job: &Job, repository: &Repository, volume: &Arc<Volume>, listener: Lis
 }
 
 /// Closes the volume of a mount that did not come about; the first error is the one to tell.
-fn close_after(volume: &Volume, error: Error) -> Error {
-    if let Err(second) = volume.close() {
-        log::error!("the volume was not closed cleanly: {second}");
+fn close_after(volume: &Volume, place: Option<JournalPlace>, error: Error) -> Error {
+    match volume.close() {
+        Ok(()) => place.into_iter().for_each(JournalPlace::forget),
+        Err(second) => log::error!("the volume was not closed cleanly: {second}"),
     }
     error
 }

@@ -102,6 +102,8 @@ pub struct VolumeOptions {
     pub inline_max: u32,
     /// Where the journal lies, if not in the repository.
     pub journal_dir: Option<PathBuf>,
+    /// Look at what was checkpointed only, as for reading snapshots while somebody else writes; for read-only volumes.
+    pub skip_journal: bool,
     /// Length of a journal segment, a multiple of 4096; by the size of the disk, if not given.
     pub journal_segment_bytes: Option<u64>,
     /// What the lock tells others about this process.
@@ -131,6 +133,7 @@ impl VolumeOptions {
             journal_interval: Duration::from_secs(5),
             inline_max: 2048,
             journal_dir: None,
+            skip_journal: false,
             journal_segment_bytes: None,
             holder: vellum_store::lock::Holder::default(),
             zone: jiff::tz::TimeZone::UTC,

@@ -134,8 +134,11 @@ impl Volume {
             Namespace::new(&mut meta.tree, &self.names).make_root(&args)?;
             meta.next_sequence();
         }
-        let covered = self.meta.read().durable_sequence;
         let mut summary = ReplaySummary::default();
+        if self.options.read_only && self.options.skip_journal {
+            return Ok(summary);
+        }
+        let covered = self.meta.read().durable_sequence;
         // Commits follow the newest head, or, if they were made while it was, the one before. Older ones left the journal with it:
         // only a store that kept a copy could show them again.
         let mut heads: Vec<HeadHash> = self.handle.recent_hashes();
