@@ -195,7 +195,8 @@ fn store_hint(error: &vellum_store::Error) -> Option<String> {
         E::Poisoned { .. } => "unmount and mount again; the log of the mount tells the first failure",
         E::ReadOnly { .. } => "open or mount it without `ro`",
         E::LastSlot { .. } => "add another key first, with `vellum key add`",
-        E::InvalidName { .. } | E::Invalid { .. } => return None,
+        E::InvalidName { .. } => "choose another name",
+        E::Invalid { .. } => "`--help` after the command shows what is accepted",
         E::Io { source, .. } => return io_hint(source),
     };
     Some(hint.to_string())
@@ -235,7 +236,7 @@ fn fs_hint(error: &vellum_fs::Error) -> Option<String> {
     use vellum_fs::Error as E;
     let hint = match error {
         E::NotFound(_) => "`vellum snapshots` lists the snapshots, `vellum ls` what is in them",
-        E::Exists(_) => "choose another name",
+        E::Exists(_) | E::NameTooLong(_) | E::InvalidArgument(_) => "choose another name",
         E::IsDirectory(_) => "`vellum ls` lists directories, `vellum restore` copies them out",
         E::NoSpace(_) => {
             "free some space on the disk of the repository, then try again; nothing that was stored is lost"
@@ -251,8 +252,6 @@ fn fs_hint(error: &vellum_fs::Error) -> Option<String> {
         | E::NotEmpty(_)
         | E::NotPermitted(_)
         | E::Access(_)
-        | E::NameTooLong(_)
-        | E::InvalidArgument(_)
         | E::TooBig(_)
         | E::TooManyLinks(_)
         | E::NoAttribute(_)
@@ -304,7 +303,7 @@ fn io_hint(source: &io::Error) -> Option<String> {
         io::ErrorKind::ReadOnlyFilesystem => "the disk is mounted read-only; mount the volume with `-o ro`",
         io::ErrorKind::NotFound => "check the path",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space, then try again",
-        _ => return None,
+        _ => "the end of the message is the answer of the system; when that is put right, try again",
     };
     Some(hint.to_string())
 }

@@ -17,7 +17,7 @@ use vellum_store::{
 };
 
 use crate::{
-    context::VOLUME_DEFAULT,
+    context::{VOLUME_DEFAULT, require_repository},
     control::client::{Client, ConnectError},
     error::{Error, Exit, Result},
     sys,
@@ -76,6 +76,7 @@ impl Target {
             return Ok(Self::Mounted(client));
         }
         let source = Source::parse(text)?;
+        require_repository(&source.path)?;
         match source.lock_state()? {
             LockState::Free => Ok(Self::Repository(source)),
             LockState::Held(holder) => match holder.as_ref().and_then(|holder| holder.control_socket.as_deref()) {
