@@ -8,13 +8,13 @@
 //! *Threads*: fuser's event loops, and the pool of [`pool`].
 
 pub mod convert;
-#[cfg(target_os = "linux")]
-pub mod direct;
+mod device;
 pub mod errno;
 pub mod handler;
 pub mod options;
 pub mod pool;
 pub mod session;
+mod sys;
 
 pub use options::MountOptions;
 pub use session::{MountError, Mounted};

@@ -3,13 +3,11 @@
 //! *Ordering*: after the last request the volume is closed, which makes everything durable; only then does [`Mounted::serve`]
 //! return, and the process may end. A process that dies instead leaves "Transport endpoint is not connected".
 
-use std::{io, sync::Arc};
+use std::{io, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
-use fuser::{Config, MountOption, Session, SessionACL};
+use fuser::{Config, Session, SessionACL};
 
-#[cfg(target_os = "linux")]
-use super::direct::{DirectMount, mount_direct};
-use super::{MountOptions, handler::Handler};
+use super::{MountOptions, device, handler::Handler};
 use crate::volume::Volume;
 
 /// Threads that receive requests, unless told otherwise: as measured, two with a descriptor each halve what one needs for a
@@ -35,19 +33,29 @@ pub enum MountError {
     },
 }
 
-/// A mounted volume that waits to be served.
+/// A mounted volume that waits to be served. If it is dropped instead, it is unmounted.
 pub struct Mounted {
-    session: Session<Handler>,
+    session: Option<Session<Handler>>,
+    attached: Attached,
     volume: Arc<Volume>,
-    #[cfg(target_os = "linux")]
-    direct: Option<DirectMount>,
+}
+
+/// A connection of which nothing shall stay mounted.
+struct Attached {
+    device: OwnedFd,
+    mountpoint: PathBuf,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        device::detach(&self.device, &self.mountpoint);
+    }
 }
 
 impl Mounted {
     /// Mounts `volume`. When this returns, the mountpoint is there, and requests wait for [`Self::serve`].
     pub fn new(volume: &Arc<Volume>, options: &MountOptions) -> Result<Self, MountError> {
         let mut config = Config::default();
-        config.mount_options = mount_options(options);
         config.acl = match (options.allow_other, options.allow_root) {
             (true, _) => SessionACL::All,
             (false, true) => SessionACL::RootAndOwner,
@@ -55,56 +63,24 @@ impl Mounted {
         };
         config.n_threads = Some(if options.threads == 0 { THREADS_DEFAULT } else { options.threads });
         config.clone_fd = true;
-        if let Err(error) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse") {
-            return Err(MountError::NoDevice(error));
-        }
-        let refused = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound if options.mountpoint.exists() => MountError::NoHelper,
-            _ => MountError::Refused { mountpoint: options.mountpoint.display().to_string(), source },
-        };
+        let refused = |source| MountError::Refused { mountpoint: options.mountpoint.display().to_string(), source };
+        let device = device::attach(options)?;
+        let session_device = device.try_clone();
+        // From here on, a failure takes the mount away again.
+        let attached = Attached { device, mountpoint: options.mountpoint.clone() };
         let handler = Handler::new(Arc::clone(volume), options);
-        #[cfg(target_os = "linux")]
-        if let Some((device, direct)) = mount_direct(options).map_err(refused)? {
-            let acl = config.acl;
-            let session = Session::from_fd(handler, device, acl, config).map_err(refused)?;
-            return Ok(Self { session, volume: Arc::clone(volume), direct: Some(direct) });
-        }
-        let session = Session::new(handler, &options.mountpoint, &config).map_err(refused)?;
-        Ok(Self {
-            session,
-            volume: Arc::clone(volume),
-            #[cfg(target_os = "linux")]
-            direct: None,
-        })
+        let session =
+            Session::from_fd(handler, session_device.map_err(refused)?, config.acl, config).map_err(refused)?;
+        Ok(Self { session: Some(session), attached, volume: Arc::clone(volume) })
     }
 
     /// Answers requests until the mount is gone, then closes the volume.
-    pub fn serve(self) -> crate::Result<()> {
-        let served = self.session.run();
-        #[cfg(target_os = "linux")]
-        if let (Ok(()), Some(direct)) = (&served, self.direct) {
-            direct.release();
-        }
+    pub fn serve(mut self) -> crate::Result<()> {
+        let session = self.session.take().expect("only serving takes it, and that ends with this value");
+        let served = session.run();
+        drop(self.attached);
         let closed = self.volume.close();
         served.map_err(|error| vellum_store::Error::io("serve the mount", error))?;
         closed
     }
-}
-
-fn mount_options(options: &MountOptions) -> Vec<MountOption> {
-    let pick = |choice, yes, no| if choice { yes } else { no };
-    let mut list = vec![
-        MountOption::FSName(options.source.clone()),
-        MountOption::Subtype("vellum".to_string()),
-        // The kernel checks modes and ACLs; the volume would have to repeat its rules.
-        MountOption::DefaultPermissions,
-        pick(options.suid, MountOption::Suid, MountOption::NoSuid),
-        pick(options.dev, MountOption::Dev, MountOption::NoDev),
-        pick(options.read_only, MountOption::RO, MountOption::RW),
-        MountOption::NoAtime,
-    ];
-    if options.noexec {
-        list.push(MountOption::NoExec);
-    }
-    list
 }
