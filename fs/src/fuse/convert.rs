@@ -99,7 +99,9 @@ pub fn caller(request: &Request) -> Caller {
     Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
 }
 
-/// How a file is opened.
+/// How a file is opened. Never for appending: the kernel knows where the end is and says so with each write, under a lock. A
+/// handle that appended by itself would also do so with pages of mappings, which the kernel writes back through any handle,
+/// and after `fcntl` has taken O_APPEND away.
 pub fn open_mode(flags: OpenFlags) -> OpenMode {
     let access = flags.acc_mode();
     OpenMode {
@@ -136,16 +138,14 @@ pub fn set_time(time: TimeOrNow) -> SetTime {
     }
 }
 
+/// The time that a request named. fuser 0.18 puts it together wrongly before 1970, where it counts the nanoseconds backwards
+/// from the second instead of forwards; they are both in what it makes, so that can be undone.
 fn from_system_time(time: SystemTime) -> Time {
     match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(after) => Time { sec: i64::try_from(after.as_secs()).unwrap_or(i64::MAX), nsec: after.subsec_nanos() },
+        Ok(_) => Time::from(time),
         Err(before) => {
             let before = before.duration();
-            let sec = -i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
-            match before.subsec_nanos() {
-                0 => Time { sec, nsec: 0 },
-                nsec => Time { sec: sec.saturating_sub(1), nsec: 1_000_000_000 - nsec },
-            }
+            Time { sec: -i64::try_from(before.as_secs()).unwrap_or(i64::MAX), nsec: before.subsec_nanos() }
         }
     }
 }
@@ -171,8 +171,19 @@ mod tests {
     }
 
     #[test]
+    fn no_handle_appends_by_itself() {
+        let mode = open_mode(OpenFlags(libc::O_WRONLY | libc::O_APPEND | libc::O_SYNC));
+        assert!(mode.write && !mode.read && !mode.append && mode.sync);
+    }
+
+    #[test]
     fn times_before_1970_keep_their_fraction() {
-        for time in [Time { sec: -1, nsec: 1 }, Time { sec: -5, nsec: 0 }, Time { sec: 7, nsec: 999_999_999 }] {
+        // As fuser hands over second -2 with 300 ms, which is 1.7 s before 1970: as 2.3 s before it.
+        let handed = SystemTime::UNIX_EPOCH - Duration::new(2, 300_000_000);
+        assert_eq!(from_system_time(handed), Time { sec: -2, nsec: 300_000_000 });
+        let answered = SystemTime::UNIX_EPOCH - Duration::new(1, 700_000_000);
+        assert_eq!(system_time(Time { sec: -2, nsec: 300_000_000 }), answered);
+        for time in [Time { sec: -5, nsec: 0 }, Time { sec: 7, nsec: 999_999_999 }] {
             assert_eq!(from_system_time(system_time(time)), time);
         }
     }
