@@ -88,7 +88,7 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.enabled(record.metadata()) {
+        if !self.enabled(record.metadata()) || is_unclaimed_reply(record) {
             return;
         }
         let text = crate::output::escaped(record.args().to_string().as_bytes());
@@ -109,6 +109,14 @@ impl Log for Logger {
     }
 
     fn flush(&self) {}
+}
+
+/// Whether the FUSE crate only says that nobody waits for a reply any more: the mount was taken away meanwhile.
+fn is_unclaimed_reply(record: &Record<'_>) -> bool {
+    const SENDING: &str = "Failed to send FUSE reply: ";
+    let unclaimed = [libc::ENOENT, libc::ENODEV].map(io::Error::from_raw_os_error);
+    record.target().starts_with("fuser")
+        && unclaimed.iter().any(|error| record.args().to_string().strip_prefix(SENDING) == Some(&error.to_string()))
 }
 
 fn writeln_once(out: &mut dyn Write, line: String) -> io::Result<()> {
@@ -146,5 +154,15 @@ mod tests {
         assert!(!about("fuser::request", Level::Debug));
         assert!(about("fuser::session", Level::Warn));
         assert!(about("vellum_fs::volume", Level::Debug));
+    }
+
+    #[test]
+    fn a_reply_that_nobody_waits_for_is_no_news() {
+        let unclaimed = |target, text: &str| {
+            is_unclaimed_reply(&Record::builder().target(target).args(format_args!("{text}")).build())
+        };
+        assert!(unclaimed("fuser::reply", "Failed to send FUSE reply: No such file or directory (os error 2)"));
+        assert!(!unclaimed("fuser::reply", "Failed to send FUSE reply: Invalid argument (os error 22)"));
+        assert!(!unclaimed("vellum_fs", "Failed to send FUSE reply: No such file or directory (os error 2)"));
     }
 }
