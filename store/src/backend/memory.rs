@@ -152,13 +152,15 @@ struct MemoryOpen {
 enum Place {
     Open,
     /// Nothing can be appended; the bytes stay readable.
-    Closed(Arc<Vec<u8>>),
+    Published(Arc<Vec<u8>>),
+    /// The same, but the bytes are in no object.
+    Discarded(Arc<Vec<u8>>),
 }
 
 impl MemoryOpen {
     fn with_bytes<R>(&self, f: impl FnOnce(&[u8]) -> R) -> R {
         match &*self.place.lock() {
-            Place::Closed(bytes) => f(bytes),
+            Place::Published(bytes) | Place::Discarded(bytes) => f(bytes),
             Place::Open => f(self.state.lock().open.get(&self.name).map_or(&[], |bytes| bytes)),
         }
     }
@@ -196,8 +198,8 @@ impl OpenObject for MemoryOpen {
 
     fn sync(&self) -> Result<()> {
         match &*self.place.lock() {
-            Place::Open => Ok(()),
-            Place::Closed(_) => Err(self.closed()),
+            Place::Open | Place::Published(_) => Ok(()),
+            Place::Discarded(_) => Err(self.closed()),
         }
     }
 
@@ -208,7 +210,7 @@ impl OpenObject for MemoryOpen {
             (Place::Open, Some(bytes)) => Arc::new(bytes),
             _ => return Err(self.closed()),
         };
-        *place = Place::Closed(bytes.clone());
+        *place = Place::Published(bytes.clone());
         if state.objects.contains_key(name) {
             return Ok(Put::Exists);
         }
@@ -219,7 +221,7 @@ impl OpenObject for MemoryOpen {
     fn discard(&self) {
         let mut place = self.place.lock();
         if let Some(bytes) = self.state.lock().open.remove(&self.name) {
-            *place = Place::Closed(Arc::new(bytes));
+            *place = Place::Discarded(Arc::new(bytes));
         }
     }
 }

@@ -107,7 +107,8 @@ pub trait OpenObject: Send + Sync + fmt::Debug {
         self.len() == 0
     }
 
-    /// Makes durable what was appended before the call, and the open object's name.
+    /// Makes durable what was appended before the call, and the open object's name. After publication, which may overtake who
+    /// syncs, there is nothing left to do.
     fn sync(&self) -> Result<()>;
 
     /// Cuts off what is reserved beyond the end, makes the bytes durable and gives them their name for good; durable on return. If the name is taken the

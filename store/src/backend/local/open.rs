@@ -39,6 +39,8 @@ struct State {
     name_durable: bool,
     /// Why nothing can be appended, synced or published any more.
     closed: Option<Error>,
+    /// It has its name for good, and all of it is durable.
+    published: bool,
 }
 
 impl LocalOpen {
@@ -53,7 +55,7 @@ impl LocalOpen {
             shared.remove_quietly(&path);
             return Err(shared.error("reserve space for", &path, e));
         }
-        let state = Mutex::new(State { file_length: size_hint, name_durable: false, closed: None });
+        let state = Mutex::new(State { file_length: size_hint, name_durable: false, closed: None, published: false });
         Ok(Self { shared, name, path, file, length: AtomicU64::new(0), state })
     }
 
@@ -139,6 +141,9 @@ impl OpenObject for LocalOpen {
 
     fn sync(&self) -> Result<()> {
         let mut state = self.state.lock();
+        if state.published {
+            return Ok(());
+        }
         self.closed(&state)?;
         self.file.sync_data().map_err(|e| self.fail_sync(&mut state, e))?;
         if !state.name_durable {
@@ -160,6 +165,7 @@ impl OpenObject for LocalOpen {
         // between directories in one step.
         let synced = self.shared.sync_dir(dir).and_then(|()| self.shared.sync_dir(OPEN_DIR));
         synced.inspect_err(|e| state.closed = Some(e.clone()))?;
+        state.published = true;
         Ok(put)
     }
 
