@@ -3,7 +3,11 @@
 //! A comparison allows exactly two answers for each question: the one in the portrait, or an error that says damage. A name that
 //! is "not there" because it could not be read is as wrong as other bytes.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
+    sync::Arc,
+};
 
 use vellum_fs::{
     attr::Attr,
@@ -25,11 +29,20 @@ pub struct Portrait {
     children: BTreeMap<Vec<u8>, Portrait>,
 }
 
+/// A wrong answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// What was asked about.
+    pub path: String,
+    /// The question and the answer.
+    pub what: String,
+}
+
 /// What a comparison found.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
     /// Answers that were neither right nor an error that says damage.
-    pub wrong: Vec<String>,
+    pub wrong: Vec<Wrong>,
     /// Errors that say damage.
     pub errors: Vec<String>,
     /// Right answers.
@@ -78,7 +91,40 @@ impl Portrait {
     pub fn compare_snapshot(&self, volume: &Volume, name: &str, findings: &mut Findings) {
         match find_snapshot(volume, name) {
             Ok(ino) => self.compare_at(volume, ino, &format!("snapshot {name}:"), findings),
-            Err(error) => findings.failed(format!("snapshot {name}"), &error),
+            Err(error) => findings.failed(&format!("snapshot {name}"), "lookup", &error),
+        }
+    }
+
+    /// The paths at which two portraits differ.
+    pub fn differing(&self, other: &Self) -> BTreeSet<String> {
+        let mut paths = BTreeSet::new();
+        self.differ_at(other, "", &mut paths);
+        paths
+    }
+
+    fn differ_at(&self, other: &Self, path: &str, paths: &mut BTreeSet<String>) {
+        let is_same = is_alike(&self.attr, &other.attr)
+            && self.content == other.content
+            && self.xattrs == other.xattrs
+            && self.children.keys().eq(other.children.keys());
+        if !is_same {
+            paths.insert(path.to_string());
+        }
+        let names: BTreeSet<_> = self.children.keys().chain(other.children.keys()).collect();
+        for name in names {
+            let below = format!("{path}/{}", name.escape_ascii());
+            match (self.children.get(name), other.children.get(name)) {
+                (Some(one), Some(two)) => one.differ_at(two, &below, paths),
+                (Some(only), None) | (None, Some(only)) => only.all_paths(&below, paths),
+                (None, None) => {}
+            }
+        }
+    }
+
+    fn all_paths(&self, path: &str, paths: &mut BTreeSet<String>) {
+        paths.insert(path.to_string());
+        for (name, child) in &self.children {
+            child.all_paths(&format!("{path}/{}", name.escape_ascii()), paths);
         }
     }
 
@@ -87,14 +133,14 @@ impl Portrait {
             Ok(attr) => findings.answered(path, "attributes", is_alike(&attr, &self.attr), || {
                 format!("{attr:?} instead of {:?}", self.attr)
             }),
-            Err(error) => findings.failed(format!("{path} attributes"), &error),
+            Err(error) => findings.failed(path, "attributes", &error),
         }
         self.compare_xattrs(volume, ino, path, findings);
         match self.attr.kind {
             FileKind::Regular => self.compare_content(volume, ino, path, findings),
             FileKind::Symlink => match volume.read_link(ino) {
                 Ok(target) => findings.answered(path, "target", target == *self.content, || format!("{target:?}")),
-                Err(error) => findings.failed(format!("{path} target"), &error),
+                Err(error) => findings.failed(path, "target", &error),
             },
             FileKind::Directory => self.compare_children(volume, ino, path, findings),
             _ => {}
@@ -109,9 +155,10 @@ impl Portrait {
             }
             Err((error, seen)) => {
                 for name in seen.iter().filter(|name| !self.children.contains_key(*name)) {
-                    findings.wrong.push(format!("{path}: the name {} is new", name.escape_ascii()));
+                    let what = format!("the name {} is new", name.escape_ascii());
+                    findings.wrong.push(Wrong { path: path.to_string(), what });
                 }
-                findings.failed(format!("{path} names"), &error);
+                findings.failed(path, "names", &error);
             }
         }
         for (name, child) in &self.children {
@@ -123,7 +170,7 @@ impl Portrait {
                     });
                     child.compare_at(volume, entry.attr.ino, &below, findings);
                 }
-                Err(error) => findings.failed(format!("{below} lookup"), &error),
+                Err(error) => findings.failed(&below, "lookup", &error),
             }
         }
     }
@@ -134,12 +181,12 @@ impl Portrait {
                 let known = names.len() == self.xattrs.len() && names.iter().all(|n| self.xattrs.contains_key(n));
                 findings.answered(path, "xattr names", known, || format!("{names:?}"));
             }
-            Err(error) => findings.failed(format!("{path} xattr names"), &error),
+            Err(error) => findings.failed(path, "xattr names", &error),
         }
         for (name, value) in &self.xattrs {
             match volume.get_xattr(ino, name) {
                 Ok(found) => findings.answered(path, "xattr", found == *value, || format!("{found:?}")),
-                Err(error) => findings.failed(format!("{path} xattr"), &error),
+                Err(error) => findings.failed(path, "xattr", &error),
             }
         }
     }
@@ -147,7 +194,7 @@ impl Portrait {
     fn compare_content(&self, volume: &Volume, ino: Ino, path: &str, findings: &mut Findings) {
         let opened = match volume.open_file(ino, OpenMode { read: true, ..OpenMode::default() }) {
             Ok(opened) => opened,
-            Err(error) => return findings.failed(format!("{path} open"), &error),
+            Err(error) => return findings.failed(path, "open", &error),
         };
         for at in (0..=self.content.len()).step_by(READ_BYTES) {
             let right = &self.content[at..(at + READ_BYTES).min(self.content.len())];
@@ -156,11 +203,11 @@ impl Portrait {
                     let first = bytes.iter().zip(right).position(|(a, b)| a != b);
                     format!("{} bytes at {at} instead of {}, first differs {first:?}", bytes.len(), right.len())
                 }),
-                Err(error) => findings.failed(format!("{path} content at {at}"), &error),
+                Err(error) => findings.failed(path, &format!("content at {at}"), &error),
             }
         }
         if let Err(error) = volume.release(opened.handle) {
-            findings.failed(format!("{path} release"), &error);
+            findings.failed(path, "release", &error);
         }
     }
 }
@@ -169,14 +216,18 @@ impl Findings {
     fn answered(&mut self, path: &str, what: &str, right: bool, told: impl FnOnce() -> String) {
         match right {
             true => self.right += 1,
-            false => self.wrong.push(format!("{path} {what}: {}", told())),
+            false => self.wrong.push(Wrong { path: path.to_string(), what: format!("{what}: {}", told()) }),
         }
     }
 
-    fn failed(&mut self, what: String, error: &Error) {
-        match error.is_damage() {
-            true => self.errors.push(format!("{what}: {error}")),
-            false => self.wrong.push(format!("{what}: an error that does not say damage: {error:?}")),
+    fn failed(&mut self, path: &str, what: &str, error: &Error) {
+        // A directory in the place of a pack is no damage but a failure to read, and says so.
+        match error.is_damage() || matches!(error, Error::Store(vellum_store::Error::Io { .. })) {
+            true => self.errors.push(format!("{path} {what}: {error}")),
+            false => {
+                let what = format!("{what}: an error that does not say damage: {error:?}");
+                self.wrong.push(Wrong { path: path.to_string(), what });
+            }
         }
     }
 }

@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod flips;
+mod objects;
 mod story;
 mod watch;

@@ -150,12 +150,13 @@ impl Volume {
         };
         let options =
             JournalOptions { segment_bytes: self.journal_segment_bytes()?, segments_max: JOURNAL_SEGMENTS_MAX };
-        let mut operations = 0;
+        let (mut commits, mut operations) = (0, 0);
         let mut lost = None;
         let mut failed = None;
         let this = &*self;
         let mut replay = |_, payload: &[u8]| match this.replay_payload(covered, payload, &mut lost) {
             Ok(count) => {
+                commits += 1;
                 operations += count;
                 Ok(())
             }
@@ -178,7 +179,7 @@ impl Volume {
         let (journal, recovery) = match failed {
             // What was replayed before it is the last good point.
             Some(error) if error.is_damage() => {
-                (None, Recovery { damage: Some(error.to_string()), ..Recovery::default() })
+                (None, Recovery { commits, damage: Some(error.to_string()), ..Recovery::default() })
             }
             Some(error) => return Err(error),
             None => replayed?,

@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Result},
     format::slot::SLOT_LENGTH,
     heads::{HEADS_KEPT, HeadsFound, newest_heads, read_manifest},
-    id::{PackId, SegmentId, VolumeName},
+    id::{ManifestId, PackId, SegmentId, VolumeName},
     index::PackStats,
     pack::{PackEntry, VERIFY_STEP, read_trailer, verify_pack},
     state::StateDirectory,
@@ -254,7 +254,8 @@ impl Check<'_> {
         let mut objects = Vec::new();
         for prefix in ["index/", "manifests/"] {
             backend.list(prefix, &mut |name, length| {
-                if name.as_segment().is_none_or(|segment| !live.contains(&segment)) {
+                let is_other = name.as_segment().is_some_and(|segment| !live.contains(&segment));
+                if is_other || prefix == "manifests/" && ManifestId::from_hex(name.file_name()).is_some() {
                     objects.push((name, length));
                 }
                 Ok(())
