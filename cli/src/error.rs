@@ -71,6 +71,9 @@ pub enum Error {
     /// The reader of our output went away.
     #[error("standard output was closed")]
     OutputClosed,
+    /// The caller was told, and there is nothing to add.
+    #[error("the error was told already")]
+    AlreadyTold(Exit),
     /// What this layer found by itself, or another process told.
     #[error("{}", .0.message)]
     Told(Report),
@@ -115,6 +118,7 @@ impl Error {
             Self::Mount(_) => Exit::Failed,
             Self::Io { source, .. } => io_exit(source),
             Self::OutputClosed => Exit::Failed,
+            Self::AlreadyTold(exit) => *exit,
             Self::Told(report) => report.exit,
         }
     }
@@ -127,7 +131,7 @@ impl Error {
             #[cfg(unix)]
             Self::Mount(error) => Some(mount_hint(error)),
             Self::Io { source, .. } => io_hint(source),
-            Self::OutputClosed => None,
+            Self::OutputClosed | Self::AlreadyTold(_) => None,
             Self::Told(report) => report.hint.clone(),
         }
     }
@@ -272,7 +276,7 @@ fn fs_hint(error: &vellum_fs::Error) -> Option<String> {
 fn mount_hint(error: &vellum_fs::fuse::MountError) -> String {
     use vellum_fs::fuse::MountError as E;
     match error {
-        E::NoDevice(_) => NO_DEVICE_HINT.to_string(),
+        E::NoDevice(error) => no_device_hint(error).to_string(),
         E::NoHelper => NO_HELPER_HINT.to_string(),
         E::Refused { .. } => {
             "check that you own the mountpoint; allow_other needs `user_allow_other` in /etc/fuse.conf".to_string()
@@ -281,7 +285,16 @@ fn mount_hint(error: &vellum_fs::fuse::MountError) -> String {
 }
 
 /// What to do without /dev/fuse.
-pub const NO_DEVICE_HINT: &str =
+pub fn no_device_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "let this user open it (`chmod 666 /dev/fuse`, as is usual), or mount as root"
+        }
+        _ => NO_DEVICE_HINT,
+    }
+}
+
+const NO_DEVICE_HINT: &str =
     "load it with `modprobe fuse`; a container must be given the device (--device /dev/fuse --cap-add SYS_ADMIN)";
 /// What to do without the mount helper.
 pub const NO_HELPER_HINT: &str = "install the package fuse3, or mount as root";

@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if !matches!(error, Error::OutputClosed) {
+            if !matches!(error, Error::OutputClosed | Error::AlreadyTold(_)) {
                 eprintln!("{}", error.report());
             }
             ExitCode::from(error.exit() as u8)

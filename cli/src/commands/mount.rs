@@ -29,10 +29,7 @@ pub fn run(context: &Context, args: &MountArgs) -> Result<()> {
     match args.child {
         true => match prepare(context, args) {
             Ok(job) => daemon::child(context, &job),
-            Err(error) => {
-                daemon::tell_failure(&error);
-                Err(error)
-            }
+            Err(error) => Err(daemon::tell_failure(&error)),
         },
         false => start(context, args),
     }

@@ -9,7 +9,7 @@ use std::{
 use vellum_store::lock::LockState;
 
 use crate::{
-    error::{Error, Exit, NO_DEVICE_HINT, NO_HELPER_HINT, Result},
+    error::{Error, Exit, NO_HELPER_HINT, Result, no_device_hint},
     mount::options::Options,
     target::{self, Source},
 };
@@ -94,8 +94,11 @@ pub fn not_mounted(source: &Source, read_only: bool) -> Result<()> {
 pub fn system(options: &Options) -> Result<()> {
     match fs::metadata(DEVICE) {
         Ok(metadata) if metadata.file_type().is_char_device() => {}
-        Ok(_) => return Err(Error::refused(format!("{DEVICE} is not a device"), NO_DEVICE_HINT)),
-        Err(error) => return Err(Error::refused(format!("{DEVICE} is missing: {error}"), NO_DEVICE_HINT)),
+        Ok(_) => return Err(Error::refused(format!("{DEVICE} is not a device"), "remove it, then `modprobe fuse`")),
+        Err(error) => return Err(Error::refused(format!("{DEVICE} is missing: {error}"), no_device_hint(&error))),
+    }
+    if let Err(error) = fs::File::options().read(true).write(true).open(DEVICE) {
+        return Err(Error::refused(format!("{DEVICE} cannot be opened: {error}"), no_device_hint(&error)));
     }
     if nix::unistd::geteuid().is_root() {
         return Ok(());

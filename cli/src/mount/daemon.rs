@@ -94,9 +94,13 @@ pub fn child(context: &Context, job: &Job) -> Result<()> {
     // Of its own session, so that the end of a terminal or a Ctrl-C meant for the caller does not reach it. It fails only for
     // the leader of a group, which then has what it wants.
     let _ = nix::unistd::setsid();
-    let credential = secret::receive(&mut io::stdin().lock())?;
-    nix::unistd::chdir("/").map_err(|error| Error::io("change to /", error.into()))?;
-    choose_log(context, job)?;
+    let prepared = || {
+        let credential = secret::receive(&mut io::stdin().lock())?;
+        nix::unistd::chdir("/").map_err(|error| Error::io("change to /", error.into()))?;
+        choose_log(context, job)?;
+        Ok(credential)
+    };
+    let credential = prepared().map_err(|error: Error| tell_failure(&error))?;
     let mut ready_told = false;
     let served = serve(context, job, credential, &mut || {
         write_line(&mut io::stdout(), &Word::Ready)
@@ -104,16 +108,18 @@ pub fn child(context: &Context, job: &Job) -> Result<()> {
         ready_told = true;
         detach()
     });
-    match &served {
-        Err(error) if !ready_told => tell_failure(error),
-        _ => {}
+    match served {
+        Err(error) if !ready_told => Err(tell_failure(&error)),
+        // Who started it is gone; the log has it.
+        Err(error) => Err(Error::AlreadyTold(error.exit())),
+        Ok(()) => Ok(()),
     }
-    served
 }
 
-/// Tells the caller why there is no mount. Who is not there any more does not want to know.
-pub fn tell_failure(error: &Error) {
+/// Tells the caller why there is no mount, and gives the error to end with. Who is not there any more does not want to know.
+pub fn tell_failure(error: &Error) -> Error {
     let _ = write_line(&mut io::stdout(), &Word::Failed(error.report()));
+    Error::AlreadyTold(error.exit())
 }
 
 fn choose_log(context: &Context, job: &Job) -> Result<()> {
