@@ -23,6 +23,7 @@ use crate::{
     args::{GlobalArgs, KdfArgs},
     error::{Error, Result},
     journal_place::JournalPlace,
+    logging,
     output::{self, Output},
     secret,
     target::Source,
@@ -87,7 +88,10 @@ impl Context {
             (opened, _) => opened,
         };
         let repository = opened?;
-        repository.notes().iter().for_each(|text| output::note(text));
+        // The store has logged them.
+        if !logging::is_seen() {
+            repository.notes().iter().for_each(|text| output::note(text));
+        }
         Ok(repository)
     }
 

@@ -51,6 +51,11 @@ pub fn at_least_info() {
     log::set_max_level(log::max_level().max(LevelFilter::Info));
 }
 
+/// Whether people at the terminal see the lines as they come.
+pub fn is_seen() -> bool {
+    matches!(&*LOGGER.sink.read(), Sink::Stderr)
+}
+
 /// Logs to the end of a file from here on; only its owner can read it, since names of files may be in it.
 pub fn to_file(path: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
