@@ -280,3 +280,18 @@ fn a_snapshot_names_an_operation_no_older_than_what_it_shows() {
     assert!(after.op_sequence > before.op_sequence);
     assert_eq!(volume.snapshot(b"later").expect("it is listed").op_sequence, after.op_sequence);
 }
+
+/// A volume that was dropped without closing never ended: each of its two threads held it while it waited, and so kept it alive
+/// for the other one, with all threads of its repository.
+#[test]
+fn a_volume_that_is_dropped_without_closing_ends() {
+    let disk = rig::new_disk();
+    let volume = open(&disk, &small());
+    let repository = Arc::downgrade(volume.repository());
+    drop(volume);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while repository.upgrade().is_some() {
+        assert!(std::time::Instant::now() < deadline, "something holds the volume");
+        std::thread::yield_now();
+    }
+}

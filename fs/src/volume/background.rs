@@ -81,29 +81,30 @@ impl Signals {
 pub(crate) fn start(volume: &Arc<Volume>) -> Result<()> {
     let spawner = Arc::clone(volume.repository.spawner());
     let mut threads = volume.threads.lock();
-    for (name, body) in [("flush", flush_loop as fn(Weak<Volume>)), ("checkpoint", checkpoint_loop)] {
-        let weak = Arc::downgrade(volume);
+    for (name, body) in [("flush", flush_loop as fn(&Signals, &Weak<Volume>)), ("checkpoint", checkpoint_loop)] {
+        let (signals, weak) = (Arc::clone(&volume.background), Arc::downgrade(volume));
         let thread = spawner
-            .spawn(&format!("vellum-{name}"), Box::new(move || body(weak)))
+            .spawn(&format!("vellum-{name}"), Box::new(move || body(&signals, &weak)))
             .map_err(|error| vellum_store::Error::io(format!("start the {name} thread"), error))?;
         threads.push(thread);
     }
     Ok(())
 }
 
-fn flush_loop(volume: Weak<Volume>) {
-    while let Some(volume) = volume.upgrade() {
+fn flush_loop(signals: &Signals, volume: &Weak<Volume>) {
+    loop {
         let stop = {
-            let mut wishes = volume.background.wishes.lock();
+            let mut wishes = signals.wishes.lock();
             if !wishes.flush && !wishes.stop {
-                volume.background.flush_wanted.wait_for(&mut wishes, TICK);
+                signals.flush_wanted.wait_for(&mut wishes, TICK);
             }
             wishes.flush = false;
             wishes.stop
         };
-        if stop {
+        // Only for as long as there is work: two threads that held it while they wait would keep it alive for each other.
+        let Some(volume) = volume.upgrade().filter(|_| !stop) else {
             return;
-        }
+        };
         let pressed = volume.budget.is_pressed();
         let older_than = if pressed { Duration::ZERO } else { DIRTY_AGE };
         let flushed = volume.flush_old(older_than, pressed);
@@ -114,21 +115,21 @@ fn flush_loop(volume: Weak<Volume>) {
     }
 }
 
-fn checkpoint_loop(volume: Weak<Volume>) {
+fn checkpoint_loop(signals: &Signals, volume: &Weak<Volume>) {
     let mut journal_at = Instant::now();
     let mut dirty_since: Option<Instant> = None;
-    while let Some(volume) = volume.upgrade() {
+    loop {
         let (stop, asked, journal) = {
-            let mut wishes = volume.background.wishes.lock();
+            let mut wishes = signals.wishes.lock();
             if !wishes.checkpoint && !wishes.journal && !wishes.stop {
-                volume.background.checkpoint_wanted.wait_for(&mut wishes, TICK);
+                signals.checkpoint_wanted.wait_for(&mut wishes, TICK);
             }
             let asked = std::mem::take(&mut wishes.checkpoint);
             (wishes.stop, asked, std::mem::take(&mut wishes.journal))
         };
-        if stop {
+        let Some(volume) = volume.upgrade().filter(|_| !stop) else {
             return;
-        }
+        };
         if journal || journal_at.elapsed() >= volume.options.journal_interval {
             journal_at = Instant::now();
             volume.journal_in_time();

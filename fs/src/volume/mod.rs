@@ -157,7 +157,7 @@ pub struct Volume {
     pub(crate) journal: Option<journal::VolumeJournal>,
     pub(crate) checkpoint_turn: Mutex<()>,
     pub(crate) snapdir: snapdir::Views,
-    pub(crate) background: background::Signals,
+    pub(crate) background: Arc<background::Signals>,
     pub(crate) threads: Mutex<Vec<JoinHandle>>,
     pub(crate) poisoned: Mutex<Option<Error>>,
     pub(crate) is_poisoned: AtomicBool,
@@ -169,6 +169,13 @@ pub struct Volume {
 impl std::fmt::Debug for Volume {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Volume").field("name", &self.options.name).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        // Its threads hold it only while they work, and wait for nothing longer than this.
+        self.background.stop();
     }
 }
 
