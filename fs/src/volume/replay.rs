@@ -105,6 +105,13 @@ impl Volume {
                 }
             }
         }
+        // An extent of this record may have been cut off by a truncation that became an inline body, which tells of zeros only
+        // up to the size: a later growth must not find that extent.
+        if let Some(last) = extents::before(&meta.tree, ino, u64::MAX)?
+            && last.end() > *size
+        {
+            state.live.zero(*size, last.end() - *size);
+        }
         inode.size = *size;
         (inode.atime, inode.mtime, inode.ctime) = (*atime, *mtime, *ctime);
         put_inode_in(&mut meta.tree, ino, &inode)?;
