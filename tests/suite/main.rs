@@ -1,6 +1,8 @@
 //! Whole packages in process: a repository in a temporary directory, a volume in it, and what users do with both.
+//! One test runs the program itself, to let a reader that shares no code with it read what it wrote.
 
 mod concurrency;
 mod histories;
+mod reader;
 mod stories;
 mod volume;
