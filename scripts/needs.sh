@@ -16,6 +16,9 @@ install_packages() {
     hash -r
 }
 
+# What `need` could not find, as `COMMAND (Debian package PACKAGE)`.
+lacking=()
+
 # need COMMAND:PACKAGE...
 # Installs the Debian packages of the commands that are missing. Names those that are missing afterwards in $lacking.
 need() {
