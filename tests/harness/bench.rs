@@ -46,6 +46,7 @@ pub struct Bench {
     /// The disk.
     pub disk: MemoryDisk,
     key: u8,
+    state: &'static str,
 }
 
 /// An open volume with what opening it told.
@@ -59,7 +60,7 @@ pub struct Opened {
 impl Bench {
     /// A new repository that opens with the key file of that number.
     pub fn new(key: u8) -> Self {
-        let bench = Self { disk: MemoryDisk::with_capacity(CAPACITY), key };
+        let bench = Self { disk: MemoryDisk::with_capacity(CAPACITY), key, state: STATE };
         let mut options = InitOptions::new(REPOSITORY, credential(key), 1).expect("a valid slot name");
         options.kdf = KdfParams::testing();
         options.disk = Arc::new(bench.disk.clone());
@@ -70,17 +71,22 @@ impl Bench {
 
     /// The same repository and machine after the death of every process; what is done to it changes nothing here.
     pub fn kill(&self) -> Self {
-        Self { disk: self.disk.kill(), key: self.key }
+        Self { disk: self.disk.kill(), ..*self }
+    }
+
+    /// The same repository on a machine that remembers nothing.
+    pub fn forgetful(&self) -> Self {
+        Self { state: "/nothing", ..self.kill() }
     }
 
     /// The same repository, to be opened with another key file.
     pub fn with_key(&self, key: u8) -> Self {
-        Self { disk: self.disk.kill(), key }
+        Self { key, ..self.kill() }
     }
 
     /// The store's options.
     pub fn options(&self, access: Access) -> OpenOptions {
-        let mut options = OpenOptions::new(REPOSITORY, credential(self.key), STATE);
+        let mut options = OpenOptions::new(REPOSITORY, credential(self.key), self.state);
         options.disk = Arc::new(self.disk.clone());
         options.access = access;
         options.workers = 1;

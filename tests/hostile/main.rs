@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod flips;
+mod input;
 mod objects;
+mod secrecy;
 mod story;
 mod watch;

@@ -27,7 +27,6 @@ pub struct Story {
     /// As the kill left it.
     pub bench: Bench,
     /// As it was right after the second snapshot, long before.
-    #[allow(dead_code)]
     pub earlier: Bench,
     /// The live tree after each journal commit since the newest head, from none to all.
     pub states: Vec<Portrait>,
