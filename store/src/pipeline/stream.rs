@@ -26,6 +26,8 @@ const PENDING_BYTES_MAX: usize = 2 << 20;
 const PACK_ENTRIES_MAX: usize = 32 << 10;
 /// Room that is reserved on disk beside the blobs, for trailer and padding.
 const PACK_SLACK: u64 = 1 << 20;
+/// Less than this is not worth reserving.
+const PACK_ROOM_MIN: u64 = 64 << 10;
 
 /// Which sequence of packs a blob goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,9 +208,21 @@ impl Stream {
             // A checkpoint leaves small ones; what is more is appended past the reservation.
             StreamKind::Node | StreamKind::NodeCopy => PACK_SLACK,
         };
-        let filling = Filling::create(shared, self.kind.blob_kind(), room)?;
+        let filling = self.create(shared, room)?;
         self.state.with(|state| state.open = Some(filling.pack.clone()));
         Ok(filling)
+    }
+
+    /// Creates a pack with as much room reserved as a nearly full disk still has: what was accepted may need only the little
+    /// that is left, and the room is meant for speed and for the trailer.
+    fn create(&self, shared: &Shared, room: u64) -> Result<Filling> {
+        let mut room = room;
+        loop {
+            match Filling::create(shared, self.kind.blob_kind(), room) {
+                Err(Error::NoSpace { .. }) if room > 0 => room = if room / 4 < PACK_ROOM_MIN { 0 } else { room / 4 },
+                created => return created,
+            }
+        }
     }
 
     fn pass_on(&self, shared: &Shared, filling: Option<Filling>, broken: bool) {
