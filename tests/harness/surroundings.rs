@@ -14,10 +14,13 @@ use std::{
 };
 
 /// The `vellum` program of this build. It is built when the first test asks for it, so that it is never older than its
-/// sources.
+/// sources; `VELLUM_TEST_PROGRAM` names another one.
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
+        if let Some(named) = env::var_os("VELLUM_TEST_PROGRAM") {
+            return named.into();
+        }
         let test = env::current_exe().expect("a running test has a path");
         let profile = test.ancestors().nth(2).expect("tests lie in `deps` below the directory of their profile");
         let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
