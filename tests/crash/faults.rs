@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use vellum_fs::ino::Ino;
 use vellum_store::{
     disk::{
         Disk, FaultDisk,
@@ -10,6 +11,7 @@ use vellum_store::{
     spawn::Seed,
 };
 use vellum_tests::{
+    dump::read_file,
     player::Player,
     rig::{self, Announce, Settings},
 };
@@ -81,5 +83,43 @@ fn a_full_disk_takes_nothing_that_was_accepted() {
     for seed in rig::seeds(40) {
         let fault = if seed % 2 == 0 { Fault::NoSpace } else { Fault::ShortNoSpace };
         play_with_fault(seed, fault, &Settings { dirty_bytes: 300_000, ..Settings::default() });
+    }
+}
+
+/// P6: want of space is answered at the write, and never later for what was accepted.
+#[test]
+fn a_disk_that_fills_up_keeps_all_that_it_accepted() {
+    for seed in rig::seeds(6) {
+        let _announce = Announce(seed);
+        let mut choices = Seed::new(seed);
+        let disk = rig::new_disk();
+        disk.set_capacity((20 << 20) + choices.below(20 << 20));
+        let shared: Arc<dyn Disk> = Arc::new(disk);
+        let settings = Settings { dirty_bytes: 1 << 20, ..Settings::default() };
+        let (volume, _) = rig::open(&shared, &settings).expect("a new volume opens");
+        let mut accepted = Vec::new();
+        loop {
+            let most = [500, 20_000, 400_000][choices.below(3) as usize];
+            let length = 1 + choices.below(most) as usize;
+            match rig::store_file(&volume, &format!("file{}", accepted.len()), choices.number(), length) {
+                Ok(content) => accepted.push(content),
+                Err(error) => {
+                    assert!(error.is_no_space(), "{error}");
+                    break;
+                }
+            }
+            if choices.below(20) == 0 {
+                volume.checkpoint().expect("what was accepted has room");
+            }
+        }
+        volume.close().expect("what was accepted has room");
+        let (volume, _) = rig::open(&shared, &settings).expect("a volume opens on a full disk");
+        for (number, content) in accepted.iter().enumerate() {
+            let name = format!("file{number}");
+            let ino = volume.lookup(Ino::ROOT, name.as_bytes()).expect("the name is there").attr.ino;
+            assert!(read_file(&volume, ino).expect("the file is read") == *content, "{name}");
+        }
+        volume.unlink(Ino::ROOT, b"file0").expect("deleting works on a full disk");
+        volume.close().expect("and so does closing");
     }
 }

@@ -9,8 +9,10 @@ use std::{cell::Cell, sync::Arc, time::Duration};
 use vellum_fs::{
     attr::Caller,
     error::Result,
+    format::inode::FileKind,
+    ino::Ino,
     time::Time,
-    volume::{Volume, VolumeOptions, replay::ReplaySummary},
+    volume::{Volume, VolumeOptions, handles::OpenMode, ops::names::NewInode, replay::ReplaySummary},
 };
 use vellum_store::{
     config::ChunkSizes,
@@ -19,6 +21,8 @@ use vellum_store::{
     id::VolumeName,
     repository::{Access, InitOptions, OpenOptions, Repository},
 };
+
+use crate::seed::number_from_environment;
 
 /// Who asks in all tests.
 pub const ME: Caller = Caller { uid: 0, gid: 0, pid: 1 };
@@ -129,20 +133,24 @@ pub fn open(disk: &Arc<dyn Disk>, settings: &Settings) -> Result<(Arc<Volume>, R
     Volume::open(repository, volume_options(main_volume(), settings))
 }
 
-/// A number from the environment, for longer runs and for repeating one.
-pub fn from_environment(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+/// Writes a file of incompressible bytes into the root directory; returns them.
+pub fn store_file(volume: &Volume, name: &str, seed: u64, length: usize) -> Result<Vec<u8>> {
+    let (parent, name, kind) = (Ino::ROOT, name.as_bytes(), FileKind::Regular);
+    let new = NewInode { parent, name, kind, mode: 0o644, umask: 0, rdev: 0, target: b"" };
+    let mode = OpenMode { write: true, ..OpenMode::default() };
+    let (_, opened) = volume.create(&new, mode, &ME)?;
+    let mut content = vec![0; length];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut content);
+    let written = volume.write(opened.handle, 0, &content);
+    volume.release(opened.handle)?;
+    written.map(|_| content)
 }
 
-/// The seeds of a test: `default` many, `VELLUM_TEST_RUNS` times as many in a soak, or the one of `VELLUM_TEST_SEED` alone.
-pub fn seeds(default: u64) -> Vec<u64> {
-    match std::env::var("VELLUM_TEST_SEED").ok().and_then(|text| text.parse().ok()) {
-        Some(seed) => vec![seed],
-        None => {
-            let first = from_environment("VELLUM_TEST_FIRST", 1);
-            (first..first + default * from_environment("VELLUM_TEST_RUNS", 1)).collect()
-        }
-    }
+/// The seeds of a test: `default` many from `VELLUM_SEED` on, or `VELLUM_TEST_RUNS` times as many for a long run.
+pub fn seeds(default: u64) -> std::ops::Range<u64> {
+    let first = number_from_environment("VELLUM_SEED", 1);
+    let runs = number_from_environment("VELLUM_TEST_RUNS", 1);
+    first..first.saturating_add(default.saturating_mul(runs))
 }
 
 /// Tells the seed of a run that panics.
@@ -152,7 +160,7 @@ pub struct Announce(pub u64);
 impl Drop for Announce {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("repeat with VELLUM_TEST_SEED={}", self.0);
+            eprintln!("VELLUM_SEED={} repeats it as the first run", self.0);
         }
     }
 }

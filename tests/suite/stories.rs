@@ -1,6 +1,9 @@
 //! Faults that were found once, each told as the story of who would have met it.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use vellum_fs::{
     attr::{SetAttr, SetTime},
@@ -22,6 +25,7 @@ use vellum_store::{
     },
     id::VolumeName,
     repository::Access,
+    spawn::{JoinHandle, Spawner, Threads},
 };
 use vellum_tests::{
     dump::read_file,
@@ -59,6 +63,38 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 fn read(volume: &Volume, name: &str) -> Vec<u8> {
     let entry = volume.lookup(Ino::ROOT, name.as_bytes()).expect("the name is there");
     read_file(volume, entry.attr.ino).expect("the file is read")
+}
+
+/// Threads as they are, and something that is done once each before a call that changes the disk, when its condition holds.
+struct Interrupted {
+    stage: AtomicUsize,
+    due: Box<dyn Fn(usize) -> bool + Send + Sync>,
+    done: Box<dyn Fn(usize) + Send + Sync>,
+}
+
+impl std::fmt::Debug for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Interrupted").field("stage", &self.stage).finish_non_exhaustive()
+    }
+}
+
+impl Spawner for Interrupted {
+    fn spawn(&self, name: &str, f: Box<dyn FnOnce() + Send>) -> std::io::Result<JoinHandle> {
+        Threads.spawn(name, f)
+    }
+
+    fn blocking_begin(&self) {}
+
+    fn blocking_end(&self) {}
+
+    fn step(&self, _: &'static str) {
+        let stage = self.stage.load(Ordering::SeqCst);
+        if (self.due)(stage)
+            && self.stage.compare_exchange(stage, stage + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        {
+            (self.done)(stage);
+        }
+    }
 }
 
 /// Two volumes of one repository were open when the machine died. Both journals name blobs in the open pack that they shared; the
@@ -230,7 +266,7 @@ fn times_after_replay_are_those_of_the_newest_write() {
 /// A pack that could not be cut to its length for want of space kept that answer for ever.
 #[test]
 fn a_full_disk_that_has_room_again_takes_checkpoints() {
-    for op in [Op::SetLen, Op::Rename, Op::Create, Op::Write, Op::Allocate] {
+    for op in [Op::SetLen, Op::Rename, Op::Create, Op::Write] {
         let disk = rig::new_disk();
         let faults = FaultDisk::new(shared(&disk));
         let (volume, _) = rig::open(&(Arc::new(faults.clone()) as Arc<dyn Disk>), &small()).expect("the volume opens");
@@ -314,4 +350,58 @@ fn bytes_that_were_cut_off_before_a_crash_do_not_return_when_the_file_grows_afte
     let found = read(&after, "file");
     assert!(found[..500] == noise(1, 500));
     assert!(found[500..].iter().all(|&byte| byte == 0), "what was cut off is gone");
+}
+
+/// A checkpoint has frozen a file but not come to it yet; it is overwritten and synced, so the journal holds both contents. The
+/// checkpoint publishes the older one as an extent, of which the next sync told the journal, after the newer: a crash before the
+/// head was out lost what had been synced first.
+#[test]
+fn what_is_synced_during_a_checkpoint_is_not_lost_to_what_the_checkpoint_froze() {
+    let disk = rig::new_disk();
+    let shared_volume = Arc::new(OnceLock::<(Arc<Volume>, HandleId)>::new());
+    let image = Arc::new(OnceLock::<MemoryDisk>::new());
+    let trace = Arc::new(OnceLock::<FaultDisk>::new());
+    let interrupted = {
+        let (volume, image, disk) = (Arc::clone(&shared_volume), Arc::clone(&image), disk.clone());
+        let (armed, trace) = (Arc::clone(&shared_volume), Arc::clone(&trace));
+        Interrupted {
+            stage: AtomicUsize::new(0),
+            due: Box::new(move |stage| match stage {
+                // The first batch is being flushed, and the file is in the second.
+                0 => armed.get().is_some(),
+                // The index is stored, and the head is not.
+                1 => trace.get().is_some_and(|trace| trace.traced(Op::SyncDir, "index") > 0),
+                _ => false,
+            }),
+            done: Box::new(move |stage| {
+                let (volume, handle) = volume.get().expect("it is armed");
+                let offset = if stage == 0 { 1000 } else { 50_000 };
+                volume.write(*handle, offset, b"newer").expect("there is room");
+                volume.fsync(*handle).expect("the disk is well");
+                if stage == 1 {
+                    image.set(disk.crash()).expect("this happens once");
+                }
+            }),
+        }
+    };
+    let faults = FaultDisk::with_steps(shared(&disk), Arc::new(interrupted));
+    let settings = Settings { journal_segment: 1 << 20, ..Settings::default() };
+    let (volume, _) = rig::open(&(Arc::new(faults.clone()) as Arc<dyn Disk>), &settings).expect("the volume opens");
+    for number in 0..300 {
+        let (_, handle) = create(&volume, &format!("other{number}"));
+        volume.write(handle, 0, &noise(number, 3_000)).expect("there is room");
+    }
+    let (_, handle) = create(&volume, "file");
+    let mut content = noise(1000, 10_000);
+    volume.write(handle, 0, &content).expect("there is room");
+    faults.start_trace();
+    trace.set(faults.clone()).expect("this happens once");
+    shared_volume.set((Arc::clone(&volume), handle)).expect("this happens once");
+    volume.checkpoint().expect("the disk is well");
+    content.resize(50_005, 0);
+    content[1000..1005].copy_from_slice(b"newer");
+    content[50_000..].copy_from_slice(b"newer");
+    assert!(read(&volume, "file") == content);
+    let image = image.get().expect("the checkpoint was interrupted twice");
+    assert!(read(&open(image, &settings), "file") == content, "all of it was synced");
 }

@@ -4,7 +4,7 @@
 //! deduplicates or compresses. What it holds back covers the metadata of a checkpoint and the journal's last commits.
 //!
 //! *Threads*: any; one atomic on the hot path.
-//! *Bounds*: asks the system at most once per [`REFRESH_BYTES`] accepted or after [`refresh`](SpaceGauge::refresh).
+//! *Bounds*: asks the system about once per [`REFRESH_BYTES`] accepted, and more often as the disk fills.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -16,6 +16,10 @@ use crate::error::{Error, Result};
 const REFRESH_BYTES: i64 = 16 << 20;
 /// Bytes held back, so that a checkpoint of what was accepted, and deletions, still succeed on a full disk.
 const RESERVE_BYTES: i64 = 24 << 20;
+/// On a small disk this part is held back instead.
+const SMALL_DISK_PART: u64 = 8;
+/// Seals, trailers, index entries and padding add at most this part to what was accepted.
+const OVERHEAD_PART: u64 = 8;
 /// What one change of names may cost before it is compressed and shared with others.
 pub const NAME_CHANGE_BYTES: u64 = 4096;
 
@@ -30,12 +34,14 @@ impl SpaceGauge {
     /// Asks the system; `pending` bytes are accepted but not yet written.
     pub fn refresh(&self, repository: &Repository, pending: u64) -> Result<()> {
         let space = repository.space()?;
-        let small_disk = (space.total_bytes / 16) as i64;
+        let small_disk = (space.total_bytes / SMALL_DISK_PART) as i64;
         let free = i64::try_from(space.free_bytes).unwrap_or(i64::MAX);
         let reserve = RESERVE_BYTES.min(small_disk);
-        let pending = i64::try_from(pending).unwrap_or(i64::MAX);
-        self.left.store(free.saturating_sub(reserve).saturating_sub(pending), Ordering::Relaxed);
-        self.until_refresh.store(REFRESH_BYTES, Ordering::Relaxed);
+        let pending = i64::try_from(pending.saturating_add(pending / OVERHEAD_PART)).unwrap_or(i64::MAX);
+        let left = free.saturating_sub(reserve).saturating_sub(pending);
+        self.left.store(left, Ordering::Relaxed);
+        // The closer the end, the sooner again: what packs add to the content adds up between two looks.
+        self.until_refresh.store(REFRESH_BYTES.min(left / OVERHEAD_PART as i64), Ordering::Relaxed);
         Ok(())
     }
 

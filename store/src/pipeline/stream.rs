@@ -236,7 +236,11 @@ impl Stream {
 
 impl Filling {
     pub(crate) fn create(shared: &Shared, kind: BlobKind, room: u64) -> Result<Self> {
-        let object = shared.backend.create_open(room)?;
+        let object = match shared.backend.create_open(room) {
+            // The last bytes of a disk go to blobs, not to what might follow them: P6.
+            Err(Error::NoSpace { .. }) => shared.backend.create_open(0)?,
+            opened => opened?,
+        };
         Ok(Self { builder: PackBuilder::new(shared.keyring.clone(), kind), pack: Arc::new(OpenPack::new(object)) })
     }
 
