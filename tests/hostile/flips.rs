@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Flips of the usual run; `VELLUM_FLIPS=10000` is the full one.
-const FLIPS_DEFAULT: u64 = 1_000;
+const FLIPS_DEFAULT: u64 = 2_000;
 /// Of so many flips one is opened for writing as well, and closed.
 const WRITTEN_EVERY: u64 = 8;
 

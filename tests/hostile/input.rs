@@ -368,3 +368,49 @@ fn a_slot_that_asks_for_absurd_work_is_refused_at_once() {
         assert!(error.to_string().contains("keys/default"), "{m_kib} KiB, {t}, {p}: {error}");
     }
 }
+
+/// The machine's own memory of a repository, damaged: never taken for a first contact, and named.
+#[test]
+fn damage_in_what_this_machine_remembers_is_told_and_can_be_overridden() {
+    let story = &*STORY;
+    let names = |disk: &MemoryDisk, dir: &str| {
+        let mut names = Vec::new();
+        disk.list_dir(dir.as_ref(), &mut |name, _| {
+            names.push(format!("{dir}/{}", name.to_str().unwrap()));
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+        names
+    };
+    let dirs = names(&story.bench.disk, STATE);
+    let files: Vec<String> =
+        dirs.iter().filter(|dir| !dir.ends_with("tables")).flat_map(|dir| names(&story.bench.disk, dir)).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    let length = story.bench.disk.metadata(files[0].as_ref()).unwrap().unwrap().len;
+    for at in (0..length).step_by(61) {
+        for cut in [false, true] {
+            let bench = story.bench.kill();
+            match cut {
+                true => bench.disk.open_write(files[0].as_ref()).unwrap().set_len(at).unwrap(),
+                false => bench.disk.rot(files[0].as_ref(), at, 1 << (at % 8)).unwrap(),
+            }
+            for access in BOTH {
+                let error = store_refusal(&bench, access);
+                let is_told = match &error {
+                    Error::Corrupt { object, .. } | Error::UnsupportedFormat { object, .. } => {
+                        object.contains(&files[0])
+                    }
+                    Error::Rollback { what, .. } => what.contains("key"),
+                    _ => false,
+                };
+                assert!(is_told, "byte {at}: {error:?}");
+            }
+            assert!(!bench.check().is_empty());
+            let mut options = bench.options(Access::ReadWrite);
+            options.adopt_copy = true;
+            let repository = Repository::open(options).unwrap();
+            close(&vellum_tests::bench::open_volume(repository, "main", Access::ReadWrite).unwrap().volume);
+            close(&bench.open(Access::ReadWrite).unwrap().volume);
+        }
+    }
+}

@@ -5,6 +5,8 @@
 mod flips;
 mod input;
 mod objects;
+#[cfg(unix)]
+mod planted;
 mod secrecy;
 mod story;
 mod watch;

@@ -50,6 +50,10 @@ const SWEPT_RETRIES_MAX: u32 = 3;
 /// Reads up to this size are tried without asking for the file's length first.
 const UNASKED_BYTES_MAX: usize = 1 << 20;
 
+/// How many directories deep objects lie. A directory that is linked into itself would else be listed over and over, and two
+/// such links more often than anybody can wait for.
+const DIRS_DEEP_MAX: usize = 2;
+
 /// Directories of a repository that hold no stored objects.
 const NOT_LISTED: [&str; 4] = ["tmp", "packs/open", "locks", "journal"];
 
@@ -207,6 +211,7 @@ impl LocalBackend {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return self.shared.check_root(),
             other => other.map_err(|e| self.shared.error("list", &path, e))?,
         }
+        dirs.retain(|dir| dir.split('/').count() <= DIRS_DEEP_MAX);
         match failed {
             Some(e) => Err(e),
             None => dirs.into_iter().try_for_each(|dir| self.list_below(&dir, prefix, f)),

@@ -27,13 +27,26 @@ mod system;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LocalDisk;
 
+/// Opens what must be a regular file. A pipe in its place, put there by whoever can write the directory, would make the caller
+/// wait for ever, and a device would answer with bytes without end.
+fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    system::never_wait(options);
+    let file = options.open(path)?;
+    let kind = file.metadata()?.file_type();
+    match (kind.is_file(), kind.is_dir()) {
+        (true, _) => Ok(file),
+        (_, true) => Err(io::ErrorKind::IsADirectory.into()),
+        _ => Err(io::Error::other("it is no regular file")),
+    }
+}
+
 impl Disk for LocalDisk {
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(LocalFile(File::open(path)?)))
+        Ok(Box::new(LocalFile(open_regular(OpenOptions::new().read(true), path)?)))
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(LocalFile(OpenOptions::new().read(true).write(true).open(path)?)))
+        Ok(Box::new(LocalFile(open_regular(OpenOptions::new().read(true).write(true), path)?)))
     }
 
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
@@ -104,10 +117,10 @@ impl Disk for LocalDisk {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true);
         system::owner_only(&mut options);
-        let file = match options.open(path) {
+        let file = match open_regular(&mut options, path) {
             Ok(file) => file,
             // A reader of a repository that it may not write shares a lock that a writer has made.
-            Err(e) if !exclusive => File::open(path).map_err(|_| e)?,
+            Err(e) if !exclusive => open_regular(OpenOptions::new().read(true), path).map_err(|_| e)?,
             Err(e) => return Err(e),
         };
         let locked = system::try_lock(&file, exclusive)?;
@@ -115,7 +128,7 @@ impl Disk for LocalDisk {
     }
 
     fn is_locked(&self, path: &Path) -> io::Result<bool> {
-        match File::open(path) {
+        match open_regular(OpenOptions::new().read(true), path) {
             Ok(file) => system::is_locked(&file),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(e),

@@ -12,6 +12,8 @@ use crate::disk::Space;
 
 pub(super) fn owner_only(_options: &mut OpenOptions) {}
 
+pub(super) fn never_wait(_options: &mut OpenOptions) {}
+
 pub(super) fn create_dir(path: &Path) -> io::Result<()> {
     fs::create_dir(path)
 }

@@ -15,6 +15,11 @@ pub(super) fn owner_only(options: &mut OpenOptions) {
     options.mode(0o600);
 }
 
+/// Has opening a pipe return at once; regular files are read and written as ever.
+pub(super) fn never_wait(options: &mut OpenOptions) {
+    options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+}
+
 pub(super) fn create_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)
 }
