@@ -45,12 +45,12 @@ pub enum Output {
     Inline(Vec<u8>),
 }
 
-/// What to do with the end of the dirty data, where nothing but the data's end decides the boundary.
+/// What to do with the last chunk of the dirty data, if it ends for want of data or goes on in old content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tail {
     /// Flush it: everything captured goes out.
     Flush,
-    /// Keep it dirty, because the file is likely to be appended to. A plan may then put out nothing.
+    /// Keep it dirty, because the file is likely to be written on from there. A plan may then put out nothing.
     Keep,
 }
 

@@ -213,7 +213,7 @@ impl Rechunk<'_, '_, '_> {
             let last = self.window.ended && self.window.content().is_empty();
             if !clean {
                 dirty_end = end;
-                if last && self.keeps_tail(offset, end)? {
+                if self.keeps_tail(offset, end, last)? {
                     return Ok(StreamEnd::Kept(offset));
                 }
             }
@@ -226,11 +226,20 @@ impl Rechunk<'_, '_, '_> {
         }
     }
 
-    /// Whether the chunk that ends at `end` for want of data, and what follows, stays dirty.
-    fn keeps_tail(&mut self, offset: u64, end: u64) -> Result<bool> {
+    /// Whether the dirty chunk `offset..end`, and what follows, stays dirty: because it ends where the file ends, which may
+    /// be written on, or because it mixes the last of what is dirty with old content that a rewrite from front to back is about to
+    /// replace. Stored now, either would be a blob that nothing else shares, one for each flush.
+    fn keeps_tail(&mut self, offset: u64, end: u64, last: bool) -> Result<bool> {
         let Some(from_min) = self.keep_from_min else { return Ok(false) };
         // Content of the body must not be left behind by a plan that puts out anything.
-        Ok((offset == 0 || offset >= from_min) && end + self.view.zero_run(end, self.size)? >= self.size)
+        if offset != 0 && offset < from_min {
+            return Ok(false);
+        }
+        if last && end + self.view.zero_run(end, self.size)? >= self.size {
+            return Ok(true);
+        }
+        let mixed = self.view.is_clean(end - 1..end) && self.view.next_dirty(end).is_none();
+        Ok(mixed && !self.avoid)
     }
 
     /// Whether the base already has just this clean range as one whole blob.

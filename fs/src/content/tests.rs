@@ -422,6 +422,24 @@ fn a_stream_that_keeps_its_tail_reads_nothing_back() {
 }
 
 #[test]
+fn a_rewrite_in_place_with_one_byte_in_front_shares_nearly_all_chunks() {
+    let mut blobs = Blobs::default();
+    let content = Random::new(7).bytes(2 << 20);
+    let mut file = File::with_content(small_sizes(), &content, &mut blobs);
+    let old = file.blob_ids();
+    let longer = [&b"+"[..], &content].concat();
+    for (i, part) in longer.chunks(64 << 10).enumerate() {
+        file.write(i as u64 * (64 << 10), part);
+        file.flush(Tail::Keep, &mut blobs);
+        assert!(file.live.bytes() <= 16 << 10, "what is kept is at most one largest chunk");
+    }
+    file.flush(Tail::Flush, &mut blobs);
+    assert!(file.read(0..longer.len() as u64, &[], &mut blobs) == longer);
+    let stored = blobs.stored.len() - old.len();
+    assert!(stored <= 4, "{stored} new chunks in 33 flushes");
+}
+
+#[test]
 fn one_byte_in_content_that_repeats_itself_does_not_rewrite_the_file() {
     let mut blobs = Blobs::default();
     let mut content = vec![b'a'; 4 << 20];
