@@ -208,21 +208,9 @@ impl Stream {
             // A checkpoint leaves small ones; what is more is appended past the reservation.
             StreamKind::Node | StreamKind::NodeCopy => PACK_SLACK,
         };
-        let filling = self.create(shared, room)?;
+        let filling = Filling::create(shared, self.kind.blob_kind(), room)?;
         self.state.with(|state| state.open = Some(filling.pack.clone()));
         Ok(filling)
-    }
-
-    /// Creates a pack with as much room reserved as a nearly full disk still has: what was accepted may need only the little
-    /// that is left, and the room is meant for speed and for the trailer.
-    fn create(&self, shared: &Shared, room: u64) -> Result<Filling> {
-        let mut room = room;
-        loop {
-            match Filling::create(shared, self.kind.blob_kind(), room) {
-                Err(Error::NoSpace { .. }) if room > 0 => room = if room / 4 < PACK_ROOM_MIN { 0 } else { room / 4 },
-                created => return created,
-            }
-        }
     }
 
     fn pass_on(&self, shared: &Shared, filling: Option<Filling>, broken: bool) {
@@ -235,11 +223,15 @@ impl Stream {
 }
 
 impl Filling {
+    /// Creates a pack with `room` bytes reserved, or as much of it as a nearly full disk still has: the reservation is meant
+    /// for speed and for the trailer, and the last bytes of a disk go to blobs, not to what might follow them (P6).
     pub(crate) fn create(shared: &Shared, kind: BlobKind, room: u64) -> Result<Self> {
-        let object = match shared.backend.create_open(room) {
-            // The last bytes of a disk go to blobs, not to what might follow them: P6.
-            Err(Error::NoSpace { .. }) => shared.backend.create_open(0)?,
-            opened => opened?,
+        let mut room = room;
+        let object = loop {
+            match shared.backend.create_open(room) {
+                Err(Error::NoSpace { .. }) if room > 0 => room = if room / 4 < PACK_ROOM_MIN { 0 } else { room / 4 },
+                created => break created?,
+            }
         };
         Ok(Self { builder: PackBuilder::new(shared.keyring.clone(), kind), pack: Arc::new(OpenPack::new(object)) })
     }
