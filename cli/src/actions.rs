@@ -51,7 +51,11 @@ pub fn stats(repository: &Repository) -> Result<StatsReport> {
 /// Completes a status with what changes.
 pub fn fill_status(volume: &Volume, mut status: StatusReport) -> Result<StatusReport> {
     let statistics = volume.statistics()?;
-    status.poisoned = volume.poisoned().map(|why| why.to_string());
+    let health = volume.health();
+    status.health = health.state.word().to_owned();
+    status.trouble = health.trouble;
+    (status.dirty_bytes, status.changes, status.head) = (health.dirty_bytes, health.changes, health.head);
+    status.checkpoint = health.head_time.map(|time| time.sec);
     (status.free_bytes, status.total_bytes) = (statistics.free_bytes, statistics.total_bytes);
     Ok(status)
 }

@@ -89,8 +89,18 @@ pub struct StatusReport {
     pub started: u64,
     /// Whether nothing can be written.
     pub read_only: bool,
-    /// Why it accepts no more writes, if it does not.
-    pub poisoned: Option<String>,
+    /// `good`, `troubled` (something failed and is tried again), `read-only`, or `poisoned` (it accepts no more writes).
+    pub health: String,
+    /// The failure behind `troubled` or `poisoned`.
+    pub trouble: Option<String>,
+    /// Content that only memory holds, or memory and the journal.
+    pub dirty_bytes: u64,
+    /// Changes since the newest checkpoint.
+    pub changes: u64,
+    /// Number of the newest checkpoint's head; 0 before the first.
+    pub head: u64,
+    /// When that checkpoint was made, in seconds since 1970.
+    pub checkpoint: Option<i64>,
     /// Space that can still be written.
     pub free_bytes: u64,
     /// Size of the disk below.

@@ -107,6 +107,25 @@ fn a_mount_takes_files_and_umount_returns_when_they_are_durable() {
 }
 
 #[test]
+fn status_tells_what_waits_for_a_checkpoint() {
+    let Some(mounted) = Mounted::new() else { return };
+    let head = |status: &serde_json::Value| status["head"].as_u64().unwrap();
+    let before = mounted.status();
+    fs::write(mounted.at("file"), noise(1, 100_000)).unwrap();
+    let written = mounted.status();
+    // On a slow machine the checkpoint may have come between the two.
+    assert!(written["changes"].as_u64().unwrap() > 0 || head(&written) > head(&before), "{written}");
+    mounted.place.run(["snapshot", "mnt", "now"]).done();
+    let saved = mounted.status();
+    assert_eq!((&saved["health"], &saved["trouble"], &saved["changes"]), (&"good".into(), &().into(), &0.into()));
+    assert!(head(&saved) > head(&before), "{saved}");
+    let told =
+        Command::new("getfattr").args(["-n", "user.vellum.status", "--only-values"]).arg(mounted.at("file")).output();
+    let told = String::from_utf8(told.unwrap().stdout).unwrap();
+    assert!(told.starts_with("state=good dirty=0 changes=0 head="), "{told}");
+}
+
+#[test]
 fn commands_on_a_mounted_volume_are_done_by_its_process() {
     let Some(mounted) = Mounted::new() else { return };
     let Mounted { place } = &mounted;

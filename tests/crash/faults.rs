@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vellum_fs::ino::Ino;
+use vellum_fs::{ino::Ino, volume::health::HealthState};
 use vellum_store::{
     disk::{
         Disk, FaultDisk,
@@ -53,7 +53,9 @@ fn play_with_fault(seed: u64, fault: Fault, settings: &Settings) {
         player.history.explain(&volume, &player.history.acknowledged);
         volume.close().expect("what was recovered is closed");
     }
-    if player.volume.poisoned().is_none() {
+    let poisoned = player.volume.poisoned().is_some();
+    assert_eq!(player.volume.health().state == HealthState::Poisoned, poisoned, "what is told is what holds");
+    if !poisoned {
         faults.heal();
         player.faulty = false;
         match player.volume.checkpoint() {

@@ -14,6 +14,7 @@ use vellum_fs::{
     volume::{
         Volume,
         handles::{HandleId, OpenMode},
+        health::HealthState,
         ops::names::NewInode,
         snapshot::SnapshotRequest,
     },
@@ -276,8 +277,12 @@ fn a_full_disk_that_has_room_again_takes_checkpoints() {
         faults.add(Rule::once(op, Fault::NoSpace).times(u64::MAX));
         assert!(volume.checkpoint().expect_err("the disk is full").is_no_space(), "{op:?}");
         assert!(read(&volume, "file") == content, "{op:?}: what was accepted is read");
+        let health = volume.health();
+        assert_eq!(health.state, HealthState::Troubled, "{op:?}: {health}");
         faults.heal();
         volume.checkpoint().unwrap_or_else(|error| panic!("{op:?}: there is room again, but {error}"));
+        let health = volume.health();
+        assert_eq!((health.state, health.changes, health.trouble.as_deref()), (HealthState::Good, 0, None), "{op:?}");
         assert!(read(&open(&disk.crash(), &small()), "file") == content, "{op:?}");
     }
 }

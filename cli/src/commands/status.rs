@@ -88,8 +88,18 @@ fn write_mount(out: &mut dyn Write, status: &StatusReport) -> io::Result<()> {
     let started = Time { sec: i64::try_from(status.started).unwrap_or(i64::MAX), nsec: 0 };
     writeln!(out, "  process {} since {}", status.pid, local_time(started))?;
     writeln!(out, "  free {} of {}", bytes(status.free_bytes), bytes(status.total_bytes))?;
-    if let Some(why) = &status.poisoned {
-        writeln!(out, "  accepts no more writes: {why}")?;
+    let unsaved = match status.changes {
+        0 => "nothing changed since".to_owned(),
+        changes => format!("{changes} changes and {} of content wait for the next", bytes(status.dirty_bytes)),
+    };
+    match status.checkpoint {
+        Some(sec) => writeln!(out, "  checkpoint {} at {}; {unsaved}", status.head, local_time(Time { sec, nsec: 0 }))?,
+        None => writeln!(out, "  no checkpoint yet; {unsaved}")?,
+    }
+    match &status.trouble {
+        Some(why) if status.health == "poisoned" => writeln!(out, "  accepts no more writes: {why}")?,
+        Some(why) => writeln!(out, "  in trouble, and trying again: {why}")?,
+        None => {}
     }
     status.notes.iter().try_for_each(|note| writeln!(out, "  note: {note}"))
 }

@@ -27,7 +27,7 @@ use super::{
     MountOptions,
     convert::{self, TTL, caller},
     errno::{errno, sync_errno},
-    options::CONTROL_XATTR,
+    options::{CONTROL_XATTR, STATUS_XATTR},
     pool::Pool,
 };
 use crate::{
@@ -499,6 +499,9 @@ impl Filesystem for Handler {
             && let Some(control) = &self.control
         {
             return send_xattr(Ok(control.as_os_str().as_bytes().to_vec()), size, reply);
+        }
+        if name == STATUS_XATTR {
+            return send_xattr(Ok(self.volume.health().to_string().into_bytes()), size, reply);
         }
         send_xattr(self.volume.get_xattr(convert::ino(ino), name), size, reply);
     }

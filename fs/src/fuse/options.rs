@@ -31,6 +31,8 @@ pub struct MountOptions {
 
 /// Virtual extended attribute, readable on every inode and never listed: where the mount's process can be asked.
 pub const CONTROL_XATTR: &[u8] = b"user.vellum.control";
+/// Extended attribute of every inode that tells how the volume is: [`crate::volume::health::Health`] as text.
+pub const STATUS_XATTR: &[u8] = b"user.vellum.status";
 
 impl MountOptions {
     /// The defaults for a mountpoint.

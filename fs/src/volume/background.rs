@@ -13,7 +13,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::Volume;
+use super::{Volume, health::Work};
 use crate::error::Result;
 
 /// Content that has been dirty for this long is flushed.
@@ -108,6 +108,7 @@ fn flush_loop(signals: &Signals, volume: &Weak<Volume>) {
         let pressed = volume.budget.is_pressed();
         let older_than = if pressed { Duration::ZERO } else { DIRTY_AGE };
         let flushed = volume.flush_old(older_than, pressed);
+        volume.troubles.note(Work::Flush, &flushed);
         volume.budget.set_full(flushed.as_ref().err().filter(|error| error.is_no_space()).cloned());
         if let Err(error) = flushed {
             log::warn!("flush of volume {}: {error}", volume.options.name);
@@ -158,7 +159,9 @@ impl Volume {
             let meta = self.meta.read();
             (!meta.pending.is_empty(), meta.op_sequence)
         };
-        if pending && let Err(error) = self.sync_journal(through) {
+        let journaled = if pending { self.sync_journal(through) } else { Ok(()) };
+        self.troubles.note(Work::Journal, &journaled);
+        if let Err(error) = journaled {
             log::error!("journal of volume {}: {error}", self.options.name);
         }
     }

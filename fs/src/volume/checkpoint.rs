@@ -19,7 +19,7 @@ use vellum_store::{
     repository::{CommittedHead, HeadDraft},
 };
 
-use super::{Volume, cells::Queued, records, state::Frozen};
+use super::{Volume, cells::Queued, health::Work, records, state::Frozen};
 use crate::{
     error::Result,
     format::volume::{SnapshotRecord, VolumeState},
@@ -94,6 +94,7 @@ impl Volume {
     pub(crate) fn run_checkpoint(&self, snapshot: Option<SnapshotRecord>) -> Result<Option<SnapshotRecord>> {
         let freeze = self.freeze();
         let done = self.store_frozen(&freeze, snapshot);
+        self.troubles.note(Work::Checkpoint, &done);
         match done {
             Ok(stored) => {
                 let snapshot = stored.snapshot.clone();

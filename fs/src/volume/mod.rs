@@ -50,6 +50,7 @@ pub mod check;
 pub mod checkpoint;
 pub mod flush;
 pub mod handles;
+pub mod health;
 pub mod instant;
 pub mod journal;
 pub mod nodes;
@@ -160,6 +161,7 @@ pub struct Volume {
     pub(crate) background: Arc<background::Signals>,
     pub(crate) threads: Mutex<Vec<JoinHandle>>,
     pub(crate) poisoned: Mutex<Option<Error>>,
+    pub(crate) troubles: health::Troubles,
     pub(crate) is_poisoned: AtomicBool,
     pub(crate) is_closing: AtomicBool,
     pub(crate) last_change_ns: AtomicI64,

@@ -119,6 +119,7 @@ impl Volume {
             is_closing: AtomicBool::new(false),
             last_change_ns: AtomicI64::new(0),
             checkpoint_count: AtomicU64::new(0),
+            troubles: Default::default(),
             repository,
             options,
             handle,
