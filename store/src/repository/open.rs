@@ -8,7 +8,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use parking_lot::Mutex;
 
-use super::{Access, OpenOptions, Repository, commit::CommitTurn, options::create_dirs, places::Leftovers};
+use super::{
+    Access, OpenOptions, Repository, commit::CommitTurn, options::create_dirs, places::Leftovers, volumes::lost_head,
+};
 use crate::{
     backend::{Backend, LocalBackend, ObjectName},
     config::{CONFIG_COPIES, RepositoryConfig},
@@ -24,6 +26,7 @@ use crate::{
     lock::ReaderLock,
     pipeline::{InFlight, Pipeline, PipelineParts, Suspects},
     reader::{BlobReader, ReaderParts},
+    state::StateDirectory,
 };
 
 /// Most volumes of a repository.
@@ -68,7 +71,7 @@ impl Repository {
             false => prepare_writing(&*backend, &unlocked, &options, &mut notes).map(|()| None)?,
         };
         let Unlocked { config, master, keyring, .. } = unlocked;
-        let named = read_heads(&*backend, &keyring)?;
+        let named = read_heads(&*backend, &keyring, &options)?;
         // P5: a listing that lacks what a manifest names was cut short or tampered with.
         named.missing.iter().for_each(|volume| note(&mut notes, format!("the heads of volume {volume} are gone")));
         let (index, index_damage) = open_index(&backend, &keyring, &named, &options, &mut notes)?;
@@ -232,7 +235,10 @@ fn prepare_writing(
 }
 
 /// Reads what the newest heads of all volumes name.
-pub(super) fn read_heads(backend: &dyn Backend, keyring: &Keyring) -> Result<Named> {
+/// Reads what the newest head of each volume names; a head that only this machine still has counts, since opening its volume
+/// restores it.
+pub(super) fn read_heads(backend: &dyn Backend, keyring: &Keyring, options: &OpenOptions) -> Result<Named> {
+    let states = StateDirectory::new(&*options.disk, &options.state_dir, keyring);
     let mut named = Named::default();
     backend.list("heads/", &mut |name, _| {
         let volume = name.as_str().split('/').nth(1).and_then(|text| VolumeName::new(text).ok());
@@ -247,7 +253,9 @@ pub(super) fn read_heads(backend: &dyn Backend, keyring: &Keyring) -> Result<Nam
         if found.newest_is_damaged() {
             named.damage.extend(found.damaged.first().map(|damaged| damaged.error.clone()));
         }
-        let Some(newest) = found.newest() else { continue };
+        let remembered = if options.adopt_copy { None } else { states.load(&volume)? };
+        let lost = remembered.and_then(|remembered| lost_head(keyring, &volume, &found, &remembered));
+        let Some(newest) = lost.as_ref().or(found.newest()) else { continue };
         named.gc_generation = named.gc_generation.max(newest.head.gc_generation);
         match read_manifest(backend, keyring, newest.head.manifest) {
             Ok(manifest) => {

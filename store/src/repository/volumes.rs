@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use super::Repository;
 use crate::{
+    crypto::Keyring,
     error::{Error, Result},
     format::{
         head::{Head, NO_HEAD},
@@ -149,7 +150,7 @@ impl Repository {
             notes.push(format!("a head is damaged: {}", damaged.error));
         }
         if let Some(remembered) = remembered
-            && let Some(lost) = self.lost_head(name, &found, remembered)
+            && let Some(lost) = lost_head(&self.keyring, name, &found, remembered)
         {
             if read_only {
                 notes.push(format!("head {} is read from what this machine remembers", remembered.sequence));
@@ -167,22 +168,6 @@ impl Repository {
         }
         // Writing after an older head would fork the history in silence.
         Err(found.damaged.into_iter().next().map_or(Error::WrongKey, |damaged| damaged.error))
-    }
-
-    /// The remembered head, if the repository lacks exactly that one: it is damaged there, or was taken away after it had been
-    /// damaged, by a restoration that did not come to its end.
-    fn lost_head(&self, name: &VolumeName, found: &HeadsFound, remembered: &Remembered) -> Option<FoundHead> {
-        let below = found.newest();
-        let damaged = found.damaged.first().filter(|_| found.newest_is_damaged()).map(|damaged| damaged.sequence);
-        let next = below.map_or(1, |below| below.head.sequence + 1);
-        if damaged.is_some_and(|damaged| damaged != remembered.sequence)
-            || (damaged.is_none() && remembered.sequence != next)
-        {
-            return None;
-        }
-        let head = Head::decode(&self.keyring, name, remembered.sequence, &remembered.head).ok()?;
-        let follows = below.is_none_or(|below| remembered.sequence != next || head.previous == below.hash);
-        follows.then(|| FoundHead { head, hash: remembered.hash, bytes: remembered.head.clone() })
     }
 
     /// The names of all volumes that have a head.
@@ -210,6 +195,27 @@ fn is_proved(name: &VolumeName, remembered: Option<&Remembered>, found: &HeadsFo
             None => Ok(false),
         },
     }
+}
+
+/// The remembered head, if the repository lacks exactly that one: it is damaged there, or was taken away after it had been
+/// damaged, by a restoration that did not come to its end.
+pub(super) fn lost_head(
+    keyring: &Keyring,
+    name: &VolumeName,
+    found: &HeadsFound,
+    remembered: &Remembered,
+) -> Option<FoundHead> {
+    let below = found.newest();
+    let damaged = found.damaged.first().filter(|_| found.newest_is_damaged()).map(|damaged| damaged.sequence);
+    let next = below.map_or(1, |below| below.head.sequence + 1);
+    if damaged.is_some_and(|damaged| damaged != remembered.sequence)
+        || (damaged.is_none() && remembered.sequence != next)
+    {
+        return None;
+    }
+    let head = Head::decode(keyring, name, remembered.sequence, &remembered.head).ok()?;
+    let follows = below.is_none_or(|below| remembered.sequence != next || head.previous == below.hash);
+    follows.then(|| FoundHead { head, hash: remembered.hash, bytes: remembered.head.clone() })
 }
 
 impl VolumeHandle {

@@ -112,6 +112,25 @@ fn a_damaged_newest_head_is_restored_from_what_this_machine_remembers() {
     commit_chunks(&repository, &volume, &[noise(1, 100)]).unwrap();
 }
 
+/// The head came back, but the index was opened by the manifest of the one below it and lacked the newest packs.
+#[test]
+fn a_newest_head_that_was_taken_away_is_restored_with_all_that_it_names() {
+    let disk = new_repository();
+    let roots = commits(&disk, 3);
+    disk.remove(&head_path(3)).unwrap();
+    for access in [Access::ReadOnly, Access::ReadWrite] {
+        let repository = Repository::open(OpenOptions { access, ..options(Arc::new(disk.clone())) }).unwrap();
+        assert!(repository.notes().is_empty(), "the index needs no rebuild: {:?}", repository.notes());
+        let read_only = access == Access::ReadOnly;
+        let volume = repository.open_volume(&main_volume(), false, read_only, &Holder::this_process(0)).unwrap();
+        assert_eq!(volume.head().unwrap().tree_root, roots[2]);
+        read_chunks(&repository, &roots[2]).unwrap();
+        if !read_only {
+            commit_chunks(&repository, &volume, &[noise(1, 100)]).unwrap();
+        }
+    }
+}
+
 #[test]
 fn without_memory_a_damaged_newest_head_can_only_be_read_before() {
     let disk = new_repository();
