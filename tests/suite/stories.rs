@@ -9,7 +9,7 @@ use vellum_fs::{
     attr::{SetAttr, SetTime},
     format::inode::FileKind,
     ino::Ino,
-    namespace::RenameFlags,
+    namespace::{RenameFlags, XattrMode},
     time::Time,
     volume::{
         Volume,
@@ -242,6 +242,44 @@ fn a_rename_over_waits_for_its_content_though_a_flush_failed() {
     faults.heal();
     volume.sync_names().expect("there is room again");
     assert!(read(&open(&disk.crash(), &small()), "name") == content);
+}
+
+/// What a rename put over another file was removed before any of it had reached the journal, so there was no content to tie. The
+/// rename went out with one commit and the removal with the next: power that failed between them left the name with an empty file.
+#[test]
+fn a_rename_over_and_the_removal_of_what_it_brought_are_not_parted() {
+    let mut calls = 0;
+    loop {
+        let disk = rig::new_disk();
+        let faults = FaultDisk::new(shared(&disk));
+        let (volume, _) = rig::open(&(Arc::new(faults.clone()) as Arc<dyn Disk>), &small()).expect("the volume opens");
+        let (_, old) = create(&volume, "name");
+        volume.write(old, 0, b"old").expect("there is room");
+        volume.fsync(old).expect("the disk is well");
+        let (brought, new) = create(&volume, "new");
+        volume.write(new, 0, b"new").expect("there is room");
+        volume.rename((Ino::ROOT, b"new"), (Ino::ROOT, b"name"), RenameFlags::default(), &ME).expect("both exist");
+        let (other, _) = create(&volume, "other");
+        for number in 0..90 {
+            // More than one commit holds.
+            let name = format!("user.{number}");
+            volume.set_xattr(other, name.as_bytes(), &noise(number, 1500), XattrMode::Set).expect("there is room");
+        }
+        volume.unlink(Ino::ROOT, b"name").expect("it exists");
+        volume.release(new).expect("it is open");
+        volume.forget(brought, 1);
+        faults.add(Rule::power_off_after(calls));
+        let synced = volume.sync_names();
+        let after = open(&disk.crash(), &small());
+        if after.lookup(Ino::ROOT, b"name").is_ok() {
+            assert!(read(&after, "name") == b"old", "power off after {calls} calls");
+            assert!(synced.is_err());
+        }
+        if synced.is_ok() {
+            return;
+        }
+        calls += 1;
+    }
 }
 
 /// A tied record goes before its rename, and so before a utimens that came in between: replay ended with that one's older time

@@ -142,7 +142,14 @@ impl Volume {
     fn write_pending(&self, journal: &VolumeJournal) -> Result<()> {
         let (records, through) = self.take_settled()?;
         let mut appended = 0;
-        let done = match self.append_records(journal, &records, &mut appended) {
+        let length: usize = records.iter().map(|record| record.bytes.len() + FRAME_BYTES).sum();
+        let done = if length > journal.payload_max() && self.meta.read().inseparable {
+            // P1: a head publishes all of them at once; two commits would show the rename alone between them.
+            self.checkpoint()
+        } else {
+            self.append_records(journal, &records, &mut appended)
+        };
+        let done = match done {
             // The head that this publishes covers every record that was taken.
             Err(Error::Store(vellum_store::Error::JournalFull { .. })) => self.checkpoint(),
             done => done,
@@ -152,6 +159,8 @@ impl Volume {
             self.meta.write().put_back_pending(records.split_off(appended));
             return Err(error);
         }
+        // Only settling sets it, and the turn is held since.
+        self.meta.write().inseparable = false;
         journal.note_durable(through);
         Ok(())
     }
@@ -202,8 +211,10 @@ impl Volume {
                     self.checkpoint()?;
                 }
             }
+            let mut meta = self.meta.write();
+            meta.inseparable |= meta.inode(tie.ino)?.is_none();
             // Only here: a tie whose content could not be encoded still binds the next attempt.
-            self.meta.write().ties.retain(|other| *other != tie);
+            meta.ties.retain(|other| *other != tie);
         }
     }
 

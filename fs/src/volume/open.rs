@@ -90,6 +90,7 @@ impl Volume {
             pending: Vec::new(),
             pending_bytes: 0,
             ties: Vec::new(),
+            inseparable: false,
             changed: Default::default(),
             aging: Default::default(),
             streams: Default::default(),

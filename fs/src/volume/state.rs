@@ -65,6 +65,9 @@ pub struct Meta {
     pub pending_bytes: usize,
     /// Renames in `pending` that need content.
     pub ties: Vec<Tie>,
+    /// What a rename in `pending` brought was removed by a later record, and its content is gone: both reach the disk together
+    /// or not at all.
+    pub inseparable: bool,
     /// Inodes with content, size or times beyond the last checkpoint.
     pub changed: BTreeSet<Ino>,
     /// Inodes with dirty content, in the order in which they became dirty.
