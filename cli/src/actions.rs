@@ -2,17 +2,22 @@
 
 use std::{cell::RefCell, sync::Arc};
 
-use vellum_fs::volume::{Volume, check::TreeSummary, snapshot::SnapshotRequest};
+use vellum_fs::volume::{
+    Volume,
+    check::TreeSummary,
+    gc::{self, GcStep},
+    snapshot::SnapshotRequest,
+};
 use vellum_store::{
     id::VolumeName,
-    repository::{Damage, Progress, Repository},
+    repository::{Damage, GcOptions, Progress, Repository},
 };
 
 use crate::{
-    context::{open_volume, reader_options},
+    context::{Writer, open_volume, reader_options, state_dir},
     control::Answer,
     error::{Exit, Result},
-    reports::{CheckReport, DamageReport, Name, SnapshotReport, StatsReport, StatusReport},
+    reports::{CheckReport, DamageReport, GcReport, Name, ProgressReport, SnapshotReport, StatsReport, StatusReport},
 };
 
 /// Damage beyond this is counted, and told while the check runs, but not repeated in its report.
@@ -100,6 +105,47 @@ pub fn check(
     }
     report.damage = damage;
     Ok(report)
+}
+
+/// Frees what nothing reaches. Every volume takes part: those that are not `mounted` by this process are opened for it.
+pub fn gc(
+    repository: &Arc<Repository>,
+    mounted: Option<&Arc<Volume>>,
+    max_unused: Option<u8>,
+    dry_run: bool,
+    tell: &mut dyn FnMut(Answer),
+) -> Result<GcReport> {
+    let mut opened = Vec::new();
+    let names = repository.stored_volumes()?;
+    let mut open_others = || -> Result<()> {
+        for name in names.iter().filter(|name| mounted.is_none_or(|mounted| mounted.options().name != **name)) {
+            opened.push(Writer::open(&state_dir()?, repository, name)?);
+        }
+        Ok(())
+    };
+    let done = open_others().and_then(|()| {
+        let volumes: Vec<_> = mounted.into_iter().chain(opened.iter().map(Writer::volume)).cloned().collect();
+        let options = GcOptions { max_unused_percent: max_unused };
+        let mut step = |step| tell(Answer::Progress(gc_progress(step)));
+        Ok(gc::collect(repository, &volumes, &options, dry_run, &mut step)?)
+    });
+    let mut closed = Ok(());
+    for writer in opened {
+        // All of them, whatever the first says.
+        closed = closed.and(writer.close());
+    }
+    let report = done?;
+    closed?;
+    Ok(GcReport::new(&report, dry_run))
+}
+
+fn gc_progress(step: GcStep) -> ProgressReport {
+    let (bytes, bytes_total) = match step {
+        GcStep::Moving(done, total) => (done, total),
+        GcStep::Walking(_) | GcStep::Deleting => (0, 0),
+    };
+    let packs = if let GcStep::Walking(nodes) = step { nodes } else { 0 };
+    ProgressReport { packs, packs_total: 0, bytes, bytes_total }
 }
 
 /// Checks the trees of a volume that is opened for it.

@@ -86,6 +86,8 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Look for damage
     Check(CheckArgs),
+    /// Free the space that nothing reaches any more
+    Gc(GcArgs),
     /// Show how much a repository holds
     Stats(TargetArgs),
     /// Manage the keys that open a repository
@@ -307,6 +309,19 @@ pub struct CheckArgs {
     /// Read and verify every byte
     #[arg(long)]
     pub read_data: bool,
+}
+
+/// `gc`
+#[derive(Debug, Args)]
+pub struct GcArgs {
+    /// A repository, or a path in a mounted one
+    pub target: OsString,
+    /// Move what is used together until at most this percentage of the space is unused
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=99))]
+    pub max_unused: Option<u8>,
+    /// Only tell what would be freed
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
 }
 
 /// `key`

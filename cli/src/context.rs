@@ -105,22 +105,44 @@ impl Context {
     /// Opens a volume for changing it, does the work and closes it, whatever comes of it.
     pub fn with_writer<T>(&self, source: &Source, work: impl FnOnce(&Volume) -> Result<T>) -> Result<T> {
         let repository = self.open(&source.path, Access::ReadWrite)?;
-        let place = JournalPlace::claim(&self.state_dir, repository.config().repository, &source.volume, None)?;
-        let volume = match open_volume(repository, volume_options(source.volume.clone())) {
-            Ok(volume) => volume,
-            Err(error) => {
-                place.give_up();
-                return Err(error);
-            }
-        };
-        let done = work(&volume);
-        let closed = volume.close();
-        if closed.is_ok() {
-            place.forget();
-        }
+        let writer = Writer::open(&self.state_dir, &repository, &source.volume)?;
+        let done = work(writer.volume());
+        let closed = writer.close();
         let done = done?;
         closed?;
         Ok(done)
+    }
+}
+
+/// A volume that a command opened for changing it.
+pub struct Writer {
+    volume: Arc<Volume>,
+    place: JournalPlace,
+}
+
+impl Writer {
+    /// Opens a volume whose journal lies in the repository.
+    pub fn open(state_dir: &Path, repository: &Arc<Repository>, name: &VolumeName) -> Result<Self> {
+        let place = JournalPlace::claim(state_dir, repository.config().repository, name, None)?;
+        match open_volume(Arc::clone(repository), volume_options(name.clone())) {
+            Ok(volume) => Ok(Self { volume, place }),
+            Err(error) => {
+                place.give_up();
+                Err(error)
+            }
+        }
+    }
+
+    /// The volume.
+    pub fn volume(&self) -> &Arc<Volume> {
+        &self.volume
+    }
+
+    /// Makes everything durable and lets go of the volume.
+    pub fn close(self) -> Result<()> {
+        self.volume.close()?;
+        self.place.forget();
+        Ok(())
     }
 }
 
@@ -223,7 +245,7 @@ pub fn seconds_now() -> u64 {
 }
 
 /// Where this machine keeps what must not lie with the repository.
-fn state_dir() -> Result<PathBuf> {
+pub fn state_dir() -> Result<PathBuf> {
     let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let dir = if let Some(dir) = variable("VELLUM_STATE_DIR") {
         dir

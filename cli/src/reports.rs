@@ -4,7 +4,7 @@
 //! string, or `{"hex": "..."}` if it is not UTF-8.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use vellum_fs::format::volume::SnapshotRecord;
+use vellum_fs::{format::volume::SnapshotRecord, volume::gc};
 use vellum_store::repository::{CheckSummary, Damage, Progress, RepositoryStats};
 
 use crate::output::{escaped, exact_time};
@@ -284,6 +284,68 @@ impl CheckReport {
             damaged: summary.damaged,
             ..Self::default()
         }
+    }
+}
+
+/// What a gc found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcReport {
+    /// Whether it only told what it would do.
+    pub dry_run: bool,
+    /// Packs before.
+    pub packs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes that files and snapshots use.
+    pub used_bytes: u64,
+    /// Bytes of packs in which nothing is used.
+    pub dead_bytes: u64,
+    /// Bytes of packs out of which what is used is moved.
+    pub moved_from_bytes: u64,
+    /// Bytes of what is moved.
+    pub moved_bytes: u64,
+    /// Bytes of packs that were deleted.
+    pub deleted_bytes: u64,
+    /// Packs that another process reads, and that a later run deletes.
+    pub delayed_packs: u64,
+    /// Packs that stay because something in them is damaged.
+    pub damaged_packs: u64,
+    /// Unused bytes in packs that stay.
+    pub unused_bytes: u64,
+    /// Trees that hold what is used: of volumes and snapshots.
+    pub trees: u64,
+    /// Deleted snapshots that somebody still has open.
+    pub open_deleted: u64,
+    /// Chunks that files name and no pack has.
+    pub missing_chunks: u64,
+}
+
+impl GcReport {
+    /// From what the run counted.
+    pub fn new(report: &gc::GcReport, dry_run: bool) -> Self {
+        let space = &report.space;
+        Self {
+            dry_run,
+            packs: space.packs,
+            bytes: space.bytes,
+            used_bytes: space.live_bytes,
+            dead_bytes: space.dead_bytes,
+            moved_from_bytes: space.moved_from_bytes,
+            moved_bytes: space.moved_bytes,
+            deleted_bytes: space.deleted_bytes,
+            delayed_packs: space.delayed_packs,
+            damaged_packs: space.damaged_packs,
+            unused_bytes: space.unused_bytes,
+            trees: report.trees,
+            open_deleted: report.open_deleted,
+            missing_chunks: report.missing_chunks,
+        }
+    }
+
+    /// Bytes that are free after the run, or would be.
+    pub fn freed_bytes(&self) -> u64 {
+        let gone = if self.dry_run { self.dead_bytes + self.moved_from_bytes } else { self.deleted_bytes };
+        gone.saturating_sub(self.moved_bytes)
     }
 }
 

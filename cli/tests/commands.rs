@@ -309,6 +309,26 @@ fn figures_and_status_are_told() {
 }
 
 #[test]
+fn gc_frees_what_a_deleted_snapshot_held() {
+    let place = Place::with_repository();
+    let content = noise(5, 3 << 20);
+    place.fill(|filler| {
+        filler.file(Ino::ROOT, "file", &[(0, &content)]);
+    });
+    place.change(|filler| filler.unlink(Ino::ROOT, "file"));
+    let held = place.run(["gc", "repo", "--json"]).json();
+    assert!(held["used_bytes"].as_u64().unwrap() > 3 << 20, "{held}");
+    place.run(["delete", "repo", "one"]).done();
+    let told = place.run(["gc", "repo", "--dry-run"]).done();
+    assert!(told.contains("would free 3."), "{told}");
+    let freed = place.run(["gc", "repo", "--json"]).json();
+    assert!(freed["deleted_bytes"].as_u64().unwrap() > 3 << 20, "{freed}");
+    place.run(["check", "repo", "--read-data"]).done();
+    place.run(["gc", "repo", "--max-unused", "100"]).failed(2, "max-unused");
+    place.run(["gc", "elsewhere"]).failed(6, "elsewhere");
+}
+
+#[test]
 fn completions_and_manual_pages_come_out() {
     let place = Place::new();
     for shell in ["bash", "zsh", "fish"] {

@@ -126,6 +126,24 @@ fn status_tells_what_waits_for_a_checkpoint() {
 }
 
 #[test]
+fn gc_runs_beside_a_mount() {
+    let Some(mounted) = Mounted::new() else { return };
+    let place = &mounted.place;
+    fs::write(mounted.at("gone"), noise(1, 4 << 20)).unwrap();
+    fs::write(mounted.at("kept"), noise(2, 1 << 20)).unwrap();
+    place.run(["snapshot", "mnt", "then"]).done();
+    fs::remove_file(mounted.at("gone")).unwrap();
+    place.run(["delete", "mnt", "then"]).done();
+    let report = place.run(["gc", "mnt", "--json"]).json();
+    assert!(report["deleted_bytes"].as_u64().unwrap() > 4 << 20, "{report}");
+    assert!(fs::read(mounted.at("kept")).unwrap() == noise(2, 1 << 20));
+    place.run(["check", "mnt", "--read-data"]).done();
+    place.run(["umount", "mnt"]).done();
+    place.run(["mount", "repo", "mnt"]).done();
+    assert!(fs::read(mounted.at("kept")).unwrap() == noise(2, 1 << 20));
+}
+
+#[test]
 fn commands_on_a_mounted_volume_are_done_by_its_process() {
     let Some(mounted) = Mounted::new() else { return };
     let Mounted { place } = &mounted;

@@ -7,7 +7,7 @@
 //! 1. Looking at a lock never takes it, so asking who mounted a volume cannot make a mount fail.
 //! 2. A description is written only while the lock is held, and removed before it is released.
 //!
-//! *Format*: `locks/<volume>` and `locks/.readers` are empty (no volume has a name with a leading dot). The description has a file of its own,
+//! *Format*: `locks/<volume>`, `locks/.readers` and `locks/.writers` are empty (no volume has a name with a leading dot). The description has a file of its own,
 //! `locks/<volume>~` (nor one with a tilde), because Windows lets nobody read a locked file. It is plain lines `key=value`, ended by `end`; bytes
 //! outside printable ASCII, and `%`, as `%xx`. Unknown keys are skipped. Rebuildable, so neither synced nor versioned.
 //!
@@ -225,6 +225,31 @@ impl ReaderLock {
         let path = lock_path(disk, repository, ".readers")?;
         let lock = disk.lock(&path, true).map_err(|e| lock_error(&path, e))?;
         Ok(lock.map(|lock| Self { _lock: Some(lock) }))
+    }
+}
+
+/// The lock that every process shares which can write to a repository, and that a run of gc takes alone: others would rely on
+/// packs that are about to go.
+#[derive(Debug)]
+pub struct WriterLock {
+    _lock: Box<dyn DiskLock>,
+}
+
+impl WriterLock {
+    /// Keeps a gc of another process away as long as this value lives; `None` while one runs.
+    pub fn share(disk: &dyn Disk, repository: &Path) -> Result<Option<Self>> {
+        Self::take(disk, repository, false)
+    }
+
+    /// Keeps other writers away as long as this value lives; `None` while there are any.
+    pub fn exclude(disk: &dyn Disk, repository: &Path) -> Result<Option<Self>> {
+        Self::take(disk, repository, true)
+    }
+
+    fn take(disk: &dyn Disk, repository: &Path, exclusive: bool) -> Result<Option<Self>> {
+        let path = lock_path(disk, repository, ".writers")?;
+        let lock = disk.lock(&path, exclusive).map_err(|e| lock_error(&path, e))?;
+        Ok(lock.map(|lock| Self { _lock: lock }))
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
 
 mod cat;
 mod check;
+mod gc;
 mod generate;
 pub mod init;
 mod key;
@@ -41,6 +42,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Cat(args) => cat::run(&context, &args),
         Command::Restore(args) => restore::run(&context, &args),
         Command::Check(args) => check::run(&context, &args),
+        Command::Gc(args) => gc::run(&context, &args),
         Command::Stats(args) => stats::run(&context, &args),
         Command::Key(command) => key::run(&context, &command),
         Command::Completions { .. } | Command::Man { .. } => Ok(()),

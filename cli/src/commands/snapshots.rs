@@ -74,7 +74,7 @@ pub fn delete(context: &Context, args: &DeleteArgs) -> Result<()> {
         Ok(())
     })?;
     if !deleted.is_empty() {
-        output::note("the space of what no other snapshot holds is freed by gc, which this version does not have yet");
+        output::note("the space of what no other snapshot holds is freed by `vellum gc`");
     }
     ended
 }

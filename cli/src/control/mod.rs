@@ -60,6 +60,13 @@ pub enum Request {
         /// Every byte.
         read_data: bool,
     },
+    /// Free the space that nothing reaches.
+    Gc {
+        /// Most that may stay unused, in percent.
+        max_unused: Option<u8>,
+        /// Only tell what would be done.
+        dry_run: bool,
+    },
     /// Make everything durable that was written so far.
     Sync,
     /// Say when the volume was closed and everything is durable. The answer comes after the mount is gone.
@@ -112,6 +119,7 @@ mod tests {
             Request::Status,
             Request::Snapshot { name: Some(Name(b"a\n\xff".to_vec())), comment: "x\ny".into() },
             Request::Check { read_data: true },
+            Request::Gc { max_unused: Some(5), dry_run: true },
             Request::UmountWait,
         ];
         let mut bytes = Vec::new();

@@ -231,6 +231,10 @@ fn answer(shared: &Shared, request: &Request, to: &mut impl Write) -> Result<ser
             let mut tell = |answer| drop(write_line(&mut *to, &answer));
             value(&actions::check(volume.repository(), Some(&volume), *read_data, &mut tell)?)
         }
+        Request::Gc { max_unused, dry_run } => {
+            let mut tell = |answer| drop(write_line(&mut *to, &answer));
+            value(&actions::gc(volume.repository(), Some(&volume), *max_unused, *dry_run, &mut tell)?)
+        }
         Request::Sync => {
             volume.checkpoint()?;
             value(&())

@@ -127,12 +127,20 @@ impl Place {
 
     /// Puts files into the volume without a mount, and takes the snapshot `one`.
     pub fn fill(&self, fill: impl FnOnce(&Filler<'_>)) {
+        self.change(|filler| {
+            fill(filler);
+            let request = SnapshotRequest { name: Some(b"one".to_vec()), comment: String::new() };
+            filler.volume.take_snapshot(&request).unwrap();
+        });
+    }
+
+    /// Changes the volume without a mount.
+    pub fn change(&self, change: impl FnOnce(&Filler<'_>)) {
         let credential = Credential::KeyFile(Zeroizing::new(fs::read(self.path("key")).unwrap()));
         let options = OpenOptions::new(self.path("repo"), credential, self.path("state"));
         let repository = Repository::open(options).unwrap();
         let (volume, _) = Volume::open(repository, VolumeOptions::new(VolumeName::new("main").unwrap())).unwrap();
-        fill(&Filler { volume: &volume });
-        volume.take_snapshot(&SnapshotRequest { name: Some(b"one".to_vec()), comment: String::new() }).unwrap();
+        change(&Filler { volume: &volume });
         volume.close().unwrap();
     }
 }
@@ -163,6 +171,10 @@ impl Filler<'_> {
         }
         self.volume.release(handle).unwrap();
         ino
+    }
+
+    pub fn unlink(&self, parent: Ino, name: &str) {
+        self.volume.unlink(parent, name.as_bytes()).unwrap();
     }
 
     pub fn xattr(&self, ino: Ino, name: &str, value: &[u8]) {

@@ -49,6 +49,7 @@ pub mod cells;
 pub mod check;
 pub mod checkpoint;
 pub mod flush;
+pub mod gc;
 pub mod handles;
 pub mod health;
 pub mod instant;

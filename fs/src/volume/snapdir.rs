@@ -21,6 +21,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use vellum_store::id::BlobId;
 
 use super::{
     Volume,
@@ -93,6 +94,12 @@ impl Views {
     /// An empty table; `key` is the hash key of the numbers.
     pub fn new(key: [u8; 32]) -> Self {
         Self { key, ..Self::default() }
+    }
+
+    /// Roots of the snapshots that somebody has open, listed or not.
+    pub fn open_roots(&self) -> Vec<BlobId> {
+        let open = self.open.lock();
+        open.values().filter_map(Weak::upgrade).map(|view| view.record.root).collect()
     }
 
     /// The number of a node (invariant 1).

@@ -23,6 +23,7 @@
 
 mod filter;
 mod location;
+mod marks;
 mod merge;
 mod pages;
 mod rebuild;
@@ -40,6 +41,7 @@ use parking_lot::{Mutex, RwLock};
 
 pub use self::{
     location::{LOCATIONS_MAX, Location, Locations},
+    marks::{Marked, Marks, PackUse},
     writer::SegmentWriter,
 };
 use self::{
@@ -105,8 +107,12 @@ struct State {
     segments: Vec<Arc<Segment>>,
     /// Packs whose entries are void, in whatever segment they are.
     deleted: Arc<HashSet<PackId>>,
+    /// Packs that are about to be deleted: what they hold is read there, and stored again if it is written again.
+    condemned: Arc<HashSet<PackId>>,
     /// Merged into others; a lookup that began before may still read them.
     superseded: Vec<(SegmentId, Weak<Segment>)>,
+    /// All that were ever merged into others here.
+    merged: HashSet<SegmentId>,
 }
 
 /// All that the index holds at one moment, for a reader that takes its time.
@@ -164,6 +170,17 @@ impl Index {
             false
         })?;
         Ok(found)
+    }
+
+    /// How many places of a blob will last, of those that [`Self::lookup`] answers with: the ones that deduplication may rely on.
+    pub fn lasting_copies(&self, id: &BlobId) -> Result<usize> {
+        let condemned = self.state.read().condemned.clone();
+        Ok(self.lookup(id)?.iter().filter(|location| !condemned.contains(&location.pack)).count())
+    }
+
+    /// Has [`Self::lasting_copies`] leave out these packs from here on, and no others.
+    pub fn condemn(&self, packs: HashSet<PackId>) {
+        self.state.write().condemned = Arc::new(packs);
     }
 
     /// Whether the index knows a place of a blob.
@@ -229,6 +246,20 @@ impl Index {
         let mut state = self.state.write();
         Arc::make_mut(&mut state.recent).remove_packs(&packs);
         Arc::make_mut(&mut state.deleted).extend(packs);
+    }
+
+    /// Which of these packs the index neither lists nor has removed: nobody has told it of them.
+    pub fn unknown_packs(&self, packs: &[PackId]) -> Vec<PackId> {
+        let Contents { tables, segments, deleted } = self.contents();
+        let mut known: HashSet<PackId> =
+            segments.iter().flat_map(|segment| segment.packs()).map(|row| row.pack).collect();
+        known.extend(tables.iter().flat_map(|table| table.packs()).map(|row| row.pack));
+        packs.iter().filter(|pack| !known.contains(pack) && !deleted.contains(pack)).copied().collect()
+    }
+
+    /// Whether the entries of a pack are void.
+    pub fn is_removed(&self, pack: &PackId) -> bool {
+        self.state.read().deleted.contains(pack)
     }
 
     /// Entries that are in no segment yet.
@@ -313,9 +344,37 @@ impl Index {
         merged.map_or(Ok(()), |merged| merged.load_filter(&self.source))
     }
 
+    /// Takes in segments that another process wrote, if they are not known. [`Error::Corrupt`] or [`Error::NotFound`] if one cannot be
+    /// opened: its packs must then be listed.
+    pub fn adopt(&self, segments: &[SegmentId]) -> Result<()> {
+        let _still = self.hold_still();
+        let mut known: HashSet<SegmentId> = self.segments_in_use().into_iter().collect();
+        known.extend(self.state.read().merged.iter());
+        for id in segments.iter().filter(|id| !known.contains(id)) {
+            let segment = Segment::open(&self.source, *id, &self.cache)?;
+            segment.load_filter(&self.source)?;
+            let mut state = self.state.write();
+            state.segments.push(Arc::new(segment));
+            state.refresh_deleted();
+        }
+        Ok(())
+    }
+
     /// The live segments, oldest first: what the next manifest names.
     pub fn segments(&self) -> Vec<SegmentId> {
         self.state.read().segments.iter().map(|segment| segment.id()).collect()
+    }
+
+    /// The live segments, and merged ones that somebody in this process may be reading.
+    pub fn segments_in_use(&self) -> Vec<SegmentId> {
+        let state = self.state.read();
+        let superseded = state.superseded.iter().map(|(id, _)| *id);
+        state.segments.iter().map(|segment| segment.id()).chain(superseded).collect()
+    }
+
+    /// No segment is written as long as this lives.
+    pub fn hold_still(&self) -> impl Sized + '_ {
+        (self.flushing.lock(), self.merging.lock())
     }
 
     /// Segments that were merged into others and are no longer read by this process, each given once: they are to be
@@ -446,6 +505,7 @@ impl State {
             self.segments.insert(newest, merged);
         }
         self.segments.retain(|segment| !is_input(segment));
+        self.merged.extend(inputs.iter().map(|segment| segment.id()));
         self.superseded.extend(inputs.iter().map(|segment| (segment.id(), Arc::downgrade(segment))));
         self.refresh_deleted();
     }

@@ -174,6 +174,17 @@ impl Segment {
         id: &BlobId,
         found: &mut dyn FnMut(Location),
     ) -> Result<()> {
+        self.find_numbered(source, cache, id, &mut |_, location| found(location))
+    }
+
+    /// As [`Self::find`], with the number of each entry, in the order of the segment.
+    pub(super) fn find_numbered(
+        &self,
+        source: &Source,
+        cache: &PageCache,
+        id: &BlobId,
+        found: &mut dyn FnMut(u64, Location),
+    ) -> Result<()> {
         if self.filter.get().is_some_and(|filter| !filter.may_contain(id)) {
             return Ok(());
         }
@@ -192,8 +203,9 @@ impl Segment {
             };
             let entries = page.as_chunks::<{ IndexEntry::LENGTH }>().0;
             let from = entries.partition_point(|entry| entry[..BlobId::LENGTH] < id.0[..]);
-            for entry in entries[from..].iter().take_while(|entry| entry[..BlobId::LENGTH] == id.0[..]) {
-                found(self.locate(&IndexEntry::decode(entry))?.1);
+            let same = entries[from..].iter().take_while(|entry| entry[..BlobId::LENGTH] == id.0[..]);
+            for (at, entry) in ((number * Section::Entries.page_units() + from) as u64..).zip(same) {
+                found(at, self.locate(&IndexEntry::decode(entry))?.1);
             }
         }
         Ok(())

@@ -250,6 +250,7 @@ impl Pipeline {
 
     /// Hashes a blob in the caller's thread and submits it. It can be read by its id from here on.
     pub(crate) fn put(&self, kind: BlobKind, plain: Vec<u8>, copies: Copies) -> Result<(BlobId, Ticket)> {
+        assert!(kind == BlobKind::Node || copies == Copies::One, "only nodes are stored twice");
         let shared = &self.shared;
         shared.check(&plain)?;
         let id = shared.keyring.blob_id(kind, &plain);

@@ -130,8 +130,8 @@ impl Shared {
         if self.suspects.contains(id) {
             return 0;
         }
-        match self.index.lookup(id) {
-            Ok(locations) => locations.len().min(2) as u8,
+        match self.index.lasting_copies(id) {
+            Ok(copies) => copies.min(2) as u8,
             Err(error) => {
                 // Storing the blob once more is safe, and heals what the index lost.
                 log::warn!("the index could not be asked for blob {id}, which is stored again: {error}");

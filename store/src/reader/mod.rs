@@ -24,7 +24,7 @@ use crate::{
     crypto::BlobSealer,
     error::{Error, Result},
     id::{BlobId, BlobKind},
-    index::{Index, Location},
+    index::{Index, LOCATIONS_MAX, Location},
     pack::PackEntry,
     pipeline::{Found, InFlight, Suspects, gate::Gate},
     spawn::{JoinHandle, Spawner},
@@ -32,6 +32,8 @@ use crate::{
 
 mod ahead;
 
+/// Places of a blob that one read tries: all that the index has, and those of a gc that moves it meanwhile.
+const PLACES_TRIED_MAX: usize = 2 * LOCATIONS_MAX;
 const FLIGHT_SHARDS: usize = 16;
 const READ_AHEAD_THREADS: usize = 2;
 /// Plaintext bytes that may wait to be read ahead.
@@ -221,16 +223,21 @@ impl Shared {
             }
             None => None,
         };
-        let locations = self.parts.index.lookup(id).map_err(never_not_found)?;
-        for location in locations.iter() {
+        let mut tried: Vec<Location> = Vec::new();
+        while tried.len() < PLACES_TRIED_MAX {
+            let locations = self.parts.index.lookup(id).map_err(never_not_found)?;
+            let Some(location) = locations.iter().find(|location| !tried.contains(location)) else { break };
             match self.load_from(kind, id, location, plain_length) {
                 Ok(plain) => return Ok(plain.into()),
+                // A gc moved it after its place was looked up.
+                Err(_) if self.parts.index.is_removed(&location.pack) => {}
                 Err(error) => {
                     log::warn!("a copy of blob {id} in pack {} cannot be read: {error}", location.pack);
                     self.parts.suspects.add(id);
                     failure.get_or_insert(error);
                 }
             }
+            tried.push(*location);
         }
         let adopted = self.adopted.lock().get(id).cloned();
         if let Some((open, entry)) = adopted {

@@ -86,6 +86,8 @@ impl Repository {
         progress: &mut dyn FnMut(Progress),
         found: &mut dyn FnMut(Damage),
     ) -> Result<CheckSummary> {
+        // A gc would delete what is about to be looked at.
+        let _packs = self.packs_in_use.read();
         let mut check =
             Check { repository: self, read_data, found, summary: CheckSummary::default(), told: HashSet::new() };
         check.config_and_slots()?;

@@ -12,6 +12,8 @@
 //!
 //! *Threads*: the commit turn is held throughout, across I/O: packs and index are shared, and one commit may carry another's blobs.
 
+use std::sync::atomic::Ordering;
+
 use super::{Repository, VolumeHandle};
 use crate::{
     backend::ObjectName,
@@ -90,7 +92,7 @@ impl Repository {
             key_epoch: self.keyring.epoch(),
             op_sequence: draft.op_sequence,
             journal_commit: draft.journal_commit,
-            gc_generation: self.gc_generation,
+            gc_generation: self.gc_generation.load(Ordering::Acquire),
             time_ns: draft.time_ns,
             ..volume.next_head(draft.tree_root, manifest_id, self.writer)
         };
@@ -135,7 +137,7 @@ impl Repository {
         let manifest = Manifest {
             segments: self.index.segments(),
             volumes: volumes.into_iter().collect(),
-            gc_generation: self.gc_generation,
+            gc_generation: self.gc_generation.load(Ordering::Acquire),
         };
         if let Some((id, written)) = volume.written_manifest()
             && written == manifest

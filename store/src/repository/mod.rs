@@ -19,10 +19,13 @@ use std::{
     collections::BTreeSet,
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize},
+    },
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::{
     backend::{Backend, Space},
@@ -32,7 +35,7 @@ use crate::{
     error::{Error, Result},
     id::{BlobId, BlobKind, VolumeName},
     index::Index,
-    lock::ReaderLock,
+    lock::{ReaderLock, WriterLock},
     pipeline::{InFlight, Pipeline},
     reader::BlobReader,
     spawn::{JoinHandle, Spawner},
@@ -40,6 +43,7 @@ use crate::{
 
 mod check;
 mod commit;
+mod gc;
 mod init;
 mod keys;
 mod open;
@@ -51,6 +55,7 @@ mod volumes;
 pub use self::{
     check::{CheckSummary, Damage, Progress},
     commit::{CommittedHead, HeadDraft},
+    gc::{Gc, GcOptions, GcPlan, GcSummary},
     options::{Access, CACHE_BYTES_DEFAULT, InitOptions, OpenOptions, PIPELINE_BYTES_DEFAULT},
     places::BlobPlace,
     stats::RepositoryStats,
@@ -81,7 +86,11 @@ pub struct Repository {
     adopt_copy: bool,
     /// Volumes with at least one head, as seen at open and committed since.
     volumes: Mutex<BTreeSet<VolumeName>>,
-    gc_generation: u64,
+    gc_generation: AtomicU64,
+    /// Shared with other writers, but for the time of a gc.
+    writers: Mutex<Option<WriterLock>>,
+    /// Held by what reads packs by their names and would take a deleted one for damage.
+    packs_in_use: RwLock<()>,
     writer: [u8; 16],
     commit_turn: Mutex<CommitTurn>,
     leftovers: Mutex<Leftovers>,
@@ -92,6 +101,8 @@ pub struct Repository {
     notes: Vec<String>,
     /// Why the index was rebuilt at open, until a commit has stored it anew: what was built in its place does not show it.
     index_damage: Mutex<Vec<Error>>,
+    /// Whether the packs told what is stored, and not the index segments.
+    index_rebuilt: bool,
     /// Volumes that a manifest names and that have no head.
     missing_volumes: BTreeSet<VolumeName>,
     _readers: Option<ReaderLock>,

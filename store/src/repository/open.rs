@@ -4,9 +4,12 @@
 //!
 //! *Bounds*: reads the newest heads of each volume and their manifests, and of each index segment its tail and filter.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::AtomicU64},
+};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::{
     Access, OpenOptions, Repository, commit::CommitTurn, options::create_dirs, places::Leftovers, volumes::lost_head,
@@ -23,7 +26,7 @@ use crate::{
     heads::{HEADS_KEPT, newest_heads, read_manifest},
     id::{SegmentId, VolumeName},
     index::Index,
-    lock::ReaderLock,
+    lock::{ReaderLock, WriterLock},
     pipeline::{InFlight, Pipeline, PipelineParts, Suspects},
     reader::{BlobReader, ReaderParts},
     state::StateDirectory,
@@ -66,9 +69,12 @@ impl Repository {
     fn open_unlocked(options: OpenOptions, backend: Arc<dyn Backend>, unlocked: Unlocked) -> Result<Arc<Self>> {
         let read_only = options.access == Access::ReadOnly;
         let mut notes = Vec::new();
-        let readers = match read_only {
-            true => Some(share_reader_lock(&options)?),
-            false => prepare_writing(&*backend, &unlocked, &options, &mut notes).map(|()| None)?,
+        let (readers, writers) = match read_only {
+            true => (Some(share_reader_lock(&options)?), None),
+            false => {
+                prepare_writing(&*backend, &unlocked, &options, &mut notes)?;
+                (None, Some(share_writer_lock(&options)?))
+            }
         };
         let Unlocked { config, master, keyring, .. } = unlocked;
         let named = read_heads(&*backend, &keyring, &options)?;
@@ -96,7 +102,9 @@ impl Repository {
             state_dir: options.state_dir,
             adopt_copy: options.adopt_copy,
             volumes: Mutex::new(named.volumes),
-            gc_generation: named.gc_generation,
+            gc_generation: AtomicU64::new(named.gc_generation),
+            writers: Mutex::new(writers),
+            packs_in_use: RwLock::default(),
             writer: random(),
             commit_turn: Mutex::new(CommitTurn::default()),
             leftovers: Mutex::new(Leftovers::new(leftovers)),
@@ -104,6 +112,7 @@ impl Repository {
             table_dir: options.table_dir,
             totals: Mutex::default(),
             notes,
+            index_rebuilt: options.rebuild_index || !index_damage.is_empty(),
             index_damage: Mutex::new(index_damage),
             missing_volumes: named.missing,
             _readers: readers,
@@ -215,6 +224,12 @@ pub(super) fn read_slots(backend: &dyn Backend) -> Result<Vec<(SlotName, Vec<u8>
 fn share_reader_lock(options: &OpenOptions) -> Result<ReaderLock> {
     let lock = ReaderLock::share(&*options.disk, &options.path)?;
     let holder = || "a gc that is deleting packs".to_string();
+    lock.ok_or_else(|| Error::Locked { volume: options.path.display().to_string(), holder: holder() })
+}
+
+fn share_writer_lock(options: &OpenOptions) -> Result<WriterLock> {
+    let lock = WriterLock::share(&*options.disk, &options.path)?;
+    let holder = || "a gc, which wants to be the only writer".to_string();
     lock.ok_or_else(|| Error::Locked { volume: options.path.display().to_string(), holder: holder() })
 }
 

@@ -20,11 +20,7 @@
 //! | | 4 | plaintext length |
 //! | | 4 | key epoch |
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    ops::ControlFlow,
-    sync::atomic::Ordering,
-};
+use std::{collections::BTreeSet, ops::ControlFlow, sync::atomic::Ordering};
 
 use super::Repository;
 use crate::{
@@ -197,7 +193,7 @@ impl Repository {
     }
 
     /// Takes the entries of a stored pack into the index.
-    fn adopt_pack(&self, pack: PackId) -> Result<()> {
+    pub(super) fn adopt_pack(&self, pack: PackId) -> Result<()> {
         let name = ObjectName::pack(&pack);
         let length = self.backend.length(&name)?.ok_or_else(|| Error::NotFound { object: name.to_string() })?;
         let entries = read_trailer(&self.keyring, pack, length, &mut |offset, length| {
@@ -237,17 +233,17 @@ impl Repository {
                 return Ok(());
             }
         }
-        let mut known = HashSet::new();
-        self.index.packs(&mut |pack, _| {
-            known.insert(pack);
-            Ok(())
-        })?;
-        let mut unknown = Vec::new();
+        self.list_packs()
+    }
+
+    /// Takes stored packs into the index that it does not know.
+    pub(super) fn list_packs(&self) -> Result<()> {
+        let mut stored = Vec::new();
         self.backend.list("packs/", &mut |name, _| {
-            unknown.extend(name.as_pack().filter(|pack| !known.contains(pack)));
+            stored.extend(name.as_pack());
             Ok(())
         })?;
-        for pack in unknown {
+        for pack in self.index.unknown_packs(&stored) {
             match self.adopt_pack(pack) {
                 // A damaged pack that nothing names harms nobody; what is missed because of it is told by name.
                 Err(error) if error.is_damage() => log::warn!("an unlisted pack is damaged: {error}"),

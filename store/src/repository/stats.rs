@@ -4,7 +4,7 @@
 //! table and kept up to date by what this process stores, so a walk is rare. What another process stored and never committed is
 //! missing from the figures until then.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use super::Repository;
 use crate::{
@@ -158,7 +158,7 @@ impl Repository {
     /// The newest heads and the gc generation: what a table has to describe to be believed.
     fn stamp(&self, heads: &Heads) -> Stamp {
         let mut state = Writer::with_capacity(256);
-        state.u64(self.gc_generation);
+        state.u64(self.gc_generation.load(Ordering::Acquire));
         for (volume, (sequence, hash)) in heads {
             state.var_bytes(volume.as_str().as_bytes());
             state.u64(*sequence);

@@ -25,7 +25,7 @@ use crate::{
         head::{Head, NO_HEAD},
         manifest::Manifest,
     },
-    heads::{FoundHead, HEADS_KEPT, HeadsFound, newest_heads, restore_head},
+    heads::{FoundHead, HEADS_KEPT, HeadsFound, newest_heads, read_manifest, restore_head},
     id::{BlobId, HeadHash, ManifestId, VolumeName},
     lock::{Holder, VolumeLock},
     state::{Relation, Remembered, StateDirectory},
@@ -120,6 +120,9 @@ impl Repository {
             .as_ref()
             .filter(|newest| !read_only && !is_known(newest))
             .map(|newest| Remembered::new(newest.head.sequence, newest.bytes.clone(), newest.head.time_ns));
+        if let Some(newest) = &newest {
+            self.learn_segments(newest)?;
+        }
         let epoch = newest.as_ref().map_or(1, |newest| newest.head.epoch.saturating_add(1));
         let manifests = found.heads.iter().rev().map(|found| (found.head.sequence, found.head.manifest)).collect();
         let state = State {
@@ -134,6 +137,21 @@ impl Repository {
             poisoned: None,
         };
         Ok(VolumeHandle { name: name.clone(), read_only, epoch, notes, state: Mutex::new(state) })
+    }
+
+    /// Takes in what another process wrote of a volume since the repository was opened here.
+    fn learn_segments(&self, newest: &FoundHead) -> Result<()> {
+        if self.index_rebuilt {
+            // Segments that a damaged page may be in are not asked again.
+            return self.list_packs();
+        }
+        let learned = read_manifest(&*self.backend, &self.keyring, newest.head.manifest)
+            .and_then(|manifest| self.index.adopt(&manifest.segments));
+        match learned {
+            // Merged meanwhile, or damaged: the packs themselves tell.
+            Err(error) if error.is_damage() || matches!(error, Error::NotFound { .. }) => self.list_packs(),
+            other => other,
+        }
     }
 
     /// Finds the newest heads, restoring a damaged newest one from what this machine remembers.
