@@ -9,6 +9,10 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use nix::{
+    errno::Errno,
+    unistd::{Whence, lseek},
+};
 use vellum_tests::seed::{Seed, number_from_environment};
 
 use crate::{
@@ -18,6 +22,47 @@ use crate::{
 
 fn rw(path: &std::path::Path) -> File {
     File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap()
+}
+
+/// The kernel asks for holes without telling what it holds back. A program that copies what is no hole, as `cp` does, left out
+/// what had just been written.
+#[test]
+fn what_the_kernel_holds_back_is_no_hole_with_its_writeback_cache() {
+    let Some(site) = Site::new() else { return };
+    let mounted = site.mount_with("writeback");
+    let file = rw(&mounted.path("file"));
+    file.set_len(4 << 20).unwrap();
+    file.sync_all().unwrap();
+    file.write_all_at(&noise(3, 300_000), 1 << 20).unwrap();
+    assert_eq!(lseek(&file, 1 << 20, Whence::SeekData), Ok(1 << 20));
+    assert!(lseek(&file, 1 << 20, Whence::SeekHole).unwrap() >= (1 << 20) + 300_000);
+    file.write_all_at(&noise(4, 300_000), 5 << 20).unwrap();
+    assert_eq!(lseek(&file, 5 << 20, Whence::SeekData), Ok(5 << 20));
+    drop(file);
+    mounted.umount();
+}
+
+/// A journal or database that is kept in a mapping over a sparse file looked empty to `cp`.
+#[test]
+fn what_is_stored_in_a_mapping_is_no_hole_to_another_reader() {
+    let Some(site) = Site::new() else { return };
+    let mounted = site.mount();
+    let path = mounted.path("file");
+    let file = rw(&path);
+    file.set_len(4 << 20).unwrap();
+    file.sync_all().unwrap();
+    let mapping = Mapping::new(&file, 4 << 20, true);
+    mapping.write(1 << 20, b"through memory");
+    let reader = File::open(&path).unwrap();
+    assert!(lseek(&reader, 0, Whence::SeekData).unwrap() <= 1 << 20);
+    assert_eq!(lseek(&reader, 1 << 20, Whence::SeekData), Ok(1 << 20));
+    assert!(lseek(&reader, 1 << 20, Whence::SeekHole).unwrap() >= (1 << 20) + 14);
+    assert_eq!(lseek(&reader, 4 << 20, Whence::SeekData), Err(Errno::ENXIO));
+    mapping.sync();
+    // To who opened it alone, the answer is exact.
+    assert!(lseek(&file, 0, Whence::SeekData).unwrap() > 0);
+    drop((mapping, reader, file));
+    mounted.umount();
 }
 
 #[test]

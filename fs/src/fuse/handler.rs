@@ -567,6 +567,11 @@ impl Filesystem for Handler {
         whence: i32,
         reply: ReplyLseek,
     ) {
+        if self.writeback_cache {
+            // What the kernel has not written yet is a hole here, or beyond the end, and a program that copies by holes would
+            // leave it out. The kernel does not ask again, and tells that all is data.
+            return reply.error(Errno::ENOSYS);
+        }
         let what = match whence {
             libc::SEEK_DATA => Seek::Data,
             libc::SEEK_HOLE => Seek::Hole,

@@ -71,6 +71,8 @@ pub struct CellState {
     pub queued: Queued,
     /// Open handles.
     pub opens: u32,
+    /// Those among them that may be mapped for writing: open for reading and writing.
+    pub mappable: u32,
     /// The inode was dropped from the live tree; only `frozen` still matters.
     pub dropped: bool,
     /// Counts overwrites, to find files that are rewritten at random.

@@ -35,6 +35,13 @@ pub struct OpenMode {
     pub sync: bool,
 }
 
+impl OpenMode {
+    /// Whether a shared mapping that can be stored to may hang on the handle.
+    pub fn is_mappable(&self) -> bool {
+        self.read && self.write
+    }
+}
+
 /// What a handle refers to.
 #[derive(Clone, Debug)]
 pub enum Target {

@@ -147,6 +147,9 @@ impl Volume {
     }
 
     /// Finds data or a hole from `offset` on; `None` when there is none before the end.
+    ///
+    /// What was stored through a mapping is not here before the front end writes it back. So while another handle may have one,
+    /// all of the file is data: who copies by holes would leave out what a reader sees.
     pub fn seek(&self, handle: HandleId, what: Seek, offset: u64) -> Result<Option<u64>> {
         let handle = self.handles.get(handle)?;
         let mut blobs = |id: &_, length| Ok(self.repository.read(BlobKind::Data, id, length)?);
@@ -157,6 +160,10 @@ impl Volume {
                     let meta = self.meta.read();
                     (meta.tree.clone(), meta.inode(cell.ino)?.ok_or(Error::Stale(cell.ino.into()))?)
                 };
+                if state.mappable > u32::from(handle.mode.is_mappable()) {
+                    let found = if what == Seek::Data { offset } else { inode.size };
+                    return Ok((offset < inode.size).then_some(found));
+                }
                 let mut base = TreeBase::new(&tree, cell.ino, &mut blobs);
                 seek(what, offset, inode.size, &state.layers_for_reading(), &mut base)
             }

@@ -73,7 +73,10 @@ impl Volume {
 
     fn open_cell(&self, ino: Ino, mode: OpenMode) -> HandleId {
         let cell = self.cells.get(ino);
-        cell.lock().opens += 1;
+        let mut state = cell.lock();
+        state.opens += 1;
+        state.mappable += u32::from(mode.is_mappable());
+        drop(state);
         self.handles.insert(ino, mode, Target::Live(cell))
     }
 
@@ -95,10 +98,12 @@ impl Volume {
             return Ok(());
         };
         let cell = Arc::clone(cell);
+        let mappable = handle.mode.is_mappable();
         drop(handle);
         let last = {
             let mut state = cell.lock();
             state.opens -= 1;
+            state.mappable -= u32::from(mappable);
             state.opens == 0
         };
         self.cells.put(cell);
