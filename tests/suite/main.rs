@@ -3,6 +3,8 @@
 
 mod concurrency;
 mod histories;
+mod linear;
+mod marathons;
 mod reader;
 mod stories;
 mod volume;
