@@ -23,6 +23,7 @@ mod facts;
 mod files;
 mod life;
 mod linear;
+mod listing;
 mod marathon;
 mod programs;
 mod site;

@@ -5,6 +5,7 @@ mod concurrency;
 mod histories;
 mod linear;
 mod marathons;
+mod pressure;
 mod reader;
 mod stories;
 mod volume;
