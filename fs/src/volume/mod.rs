@@ -130,7 +130,7 @@ impl VolumeOptions {
             snapshot_admin: 0,
             relatime: false,
             dirty_bytes_max: 64 << 20,
-            dirty_nodes_max: 40 << 20,
+            dirty_nodes_max: 24 << 20,
             node_cache_bytes: 48 << 20,
             checkpoint_quiet: Duration::from_secs(5),
             checkpoint_max_wait: Duration::from_secs(60),
