@@ -14,6 +14,7 @@ import time
 import part_copy
 import part_latency
 import part_rates
+import part_small
 import part_space
 from filesystems import Failed, Gocryptfs
 from report import Report, describe_machine, quiet_note, read_line, say, size_text
@@ -24,6 +25,7 @@ PARTS = {
     "checkpoint": part_latency.checkpoint,
     "fsync": part_latency.fsync,
     "create": part_rates.create,
+    "small": part_small.small,
     "read": part_rates.read,
     "index": part_space.index,
     "growth": part_space.growth,
@@ -46,6 +48,7 @@ class Sizes:
     idle_seconds: float = 10.0
     syncs: int = 500
     created_files: int = 20_000
+    small_files: int = 100_000
     stream_bytes: int = 1 << 30
     index_entries: int = 20_000_000
     grown_bytes: int = 1 << 30
@@ -53,9 +56,9 @@ class Sizes:
     rss_piece_bytes: int = 1_000_000_000
 
 
-QUICK = Sizes(rounds=3, tree_bytes=200_000_000, many_files=20_000, checkpoints=2, idle_seconds=3.0, syncs=200, created_files=3000,
+QUICK = Sizes(rounds=3, tree_bytes=200_000_000, many_files=20_000, checkpoints=2, idle_seconds=3.0, syncs=200, created_files=3000, small_files=5000,
               stream_bytes=128 << 20, index_entries=2_000_000, grown_bytes=256 << 20, rss_bytes=1_000_000_000, rss_piece_bytes=250_000_000)
-TINY = Sizes(rounds=1, tree_bytes=5_000_000, many_files=1000, snapshots=3, checkpoints=1, idle_seconds=0.5, syncs=20, created_files=200,
+TINY = Sizes(rounds=1, tree_bytes=5_000_000, many_files=1000, snapshots=3, checkpoints=1, idle_seconds=0.5, syncs=20, created_files=200, small_files=2000,
              stream_bytes=16 << 20, index_entries=100_000, grown_bytes=16 << 20, rss_bytes=40_000_000, rss_piece_bytes=20_000_000)
 
 
@@ -66,6 +69,7 @@ class Bench:
         self.sizes = sizes
         self.program = arguments.program
         self.index_scale = arguments.index_scale
+        self.noop = arguments.noop
         self.has_gocryptfs = shutil.which("gocryptfs") is not None
         self.work = work
         self.mounts = []
@@ -126,6 +130,7 @@ def parse():
     parser.add_argument("--halt-poll", type=int, metavar="NS", help="guest_halt_poll_ns while this runs, for all peers; set back afterwards")
     parser.add_argument("--program", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--index-scale", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--noop", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     chosen = []
     for name in arguments.parts or ["all"]:

@@ -66,7 +66,8 @@ fn stamp(time: Time) -> Stamp {
     (time.sec, time.nsec)
 }
 
-fn kind(kind: FileKind) -> Kind {
+/// The kind as the model calls it.
+pub fn kind(kind: FileKind) -> Kind {
     match kind {
         FileKind::Regular => Kind::File,
         FileKind::Directory => Kind::Directory,

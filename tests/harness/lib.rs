@@ -4,7 +4,12 @@
 
 pub mod bench;
 pub mod dump;
+pub mod face;
 pub mod history;
+#[cfg(target_os = "linux")]
+pub mod kernel;
+pub mod linear;
+pub mod marathon;
 pub mod model;
 pub mod player;
 pub mod portrait;

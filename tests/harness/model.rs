@@ -71,7 +71,26 @@ pub enum Fault {
     Range,
     /// E2BIG.
     AttributeTooBig,
+    /// EACCES.
+    Access,
 }
+
+/// Attribute that holds an inode's own access control list.
+pub const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
+/// Attribute that holds the list that a directory hands on.
+pub const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
+
+/// An entry of an access control list: tag, permissions, id.
+pub type AclEntry = (u16, u16, u32);
+
+/// Tags of entries, in the order in which they are stored: owner, user, owning group, group, mask, others.
+pub const ACL_TAGS: [u16; 6] = [0x01, 0x02, 0x04, 0x08, 0x10, 0x20];
+const OWNER: u16 = ACL_TAGS[0];
+const USER: u16 = ACL_TAGS[1];
+const OWNING_GROUP: u16 = ACL_TAGS[2];
+const GROUP: u16 = ACL_TAGS[3];
+const MASK: u16 = ACL_TAGS[4];
+const OTHERS: u16 = ACL_TAGS[5];
 
 /// How a rename treats what it finds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -185,7 +204,18 @@ impl Model {
         Ok(())
     }
 
-    /// Puts a new inode under a free name; a set-gid directory gives its group, and to directories the bit.
+    /// The mode that an inode gets in `parent` for which `mode` is asked for: a default list stands in for the umask.
+    pub fn mode_of_new(&self, parent: Id, kind: Kind, mode: u32, umask: u32) -> u32 {
+        let default = self.nodes.get(&parent).and_then(|node| acl_of(node, ACL_DEFAULT));
+        match default {
+            _ if kind == Kind::Symlink => 0o777,
+            Some(acl) => mode & (acl_mode(&acl) | !0o777),
+            None => mode & !umask,
+        }
+    }
+
+    /// Puts a new inode under a free name; a set-gid directory gives its group, and to directories the bit; a default
+    /// list is inherited.
     fn place(&mut self, parent: Id, name: &[u8], new: &New, time: Stamp) {
         let mut made = node(new, parent, time);
         let directory = self.at(parent);
@@ -193,6 +223,18 @@ impl Model {
             made.gid = directory.gid;
             if new.kind == Kind::Directory {
                 made.mode |= 0o2000;
+            }
+        }
+        if new.kind != Kind::Symlink
+            && let Some(default) = acl_of(self.at(parent), ACL_DEFAULT)
+        {
+            made.mode &= acl_mode(&default) | !0o777;
+            let access = acl_with_mode(&default, made.mode);
+            if access.len() > 3 {
+                made.xattrs.insert(ACL_ACCESS.to_vec(), acl_bytes(&access));
+            }
+            if new.kind == Kind::Directory {
+                made.xattrs.insert(ACL_DEFAULT.to_vec(), acl_bytes(&default));
             }
         }
         self.enter(parent, name, new.id, time);
@@ -342,6 +384,9 @@ impl Model {
         node.uid = uid.unwrap_or(node.uid);
         node.gid = gid.unwrap_or(node.gid);
         node.ctime = time;
+        if let (Some(mode), Some(acl)) = (mode, acl_of(node, ACL_ACCESS)) {
+            node.xattrs.insert(ACL_ACCESS.to_vec(), acl_bytes(&acl_with_mode(&acl, mode)));
+        }
         Ok(())
     }
 
@@ -393,8 +438,33 @@ impl Model {
             (Some(false), true) => return Err(Fault::Exists),
             _ => {}
         }
-        self.at(id).xattrs.insert(name.to_vec(), value.to_vec());
+        if name == ACL_ACCESS || name == ACL_DEFAULT {
+            self.set_acl(id, name, value)?;
+        } else {
+            self.at(id).xattrs.insert(name.to_vec(), value.to_vec());
+        }
         self.at(id).ctime = time;
+        Ok(())
+    }
+
+    /// Sets a list; one without entries, or an access list that says no more than the mode, is not kept.
+    fn set_acl(&mut self, id: Id, name: &[u8], value: &[u8]) -> Outcome<()> {
+        let entries = acl_entries(value)?;
+        let node = self.at(id);
+        if node.kind == Kind::Symlink {
+            return Err(Fault::Unsupported);
+        }
+        if name == ACL_DEFAULT && node.kind != Kind::Directory && !entries.is_empty() {
+            return Err(Fault::Access);
+        }
+        if name == ACL_ACCESS && !entries.is_empty() {
+            node.mode = node.mode & !0o777 | acl_mode(&entries);
+        }
+        if entries.is_empty() || (name == ACL_ACCESS && entries.len() == 3) {
+            node.xattrs.remove(name);
+        } else {
+            node.xattrs.insert(name.to_vec(), value.to_vec());
+        }
         Ok(())
     }
 
@@ -405,6 +475,47 @@ impl Model {
         self.at(id).xattrs.remove(name).ok_or(Fault::NoAttribute)?;
         self.at(id).ctime = time;
         Ok(())
+    }
+
+    /// Punches, zeroes or reserves: zeros what lies within the file and the range, then grows the file.
+    pub fn allocate(
+        &mut self,
+        id: Id,
+        (from, to): (usize, usize),
+        zeroes: bool,
+        grows: bool,
+        time: Stamp,
+    ) -> Outcome<()> {
+        self.node(id)?;
+        let node = self.at(id);
+        if zeroes {
+            let end = to.min(node.content.len());
+            node.content[from.min(end)..end].fill(0);
+        }
+        if grows {
+            node.content.resize(node.content.len().max(to), 0);
+        }
+        (node.mtime, node.ctime) = (time, time);
+        Ok(())
+    }
+
+    /// A path that leads to an inode; `None` if it has no name.
+    pub fn path_of(&self, id: Id) -> Option<Vec<u8>> {
+        if id == ROOT {
+            return Some(Vec::new());
+        }
+        let node = self.nodes.get(&id)?;
+        let named = |&(&directory, within): &(&Id, &Node)| {
+            (node.kind != Kind::Directory || directory == node.parent) && within.entries.values().any(|&at| at == id)
+        };
+        let (&parent, within) = self.nodes.iter().find(named)?;
+        let (name, _) = within.entries.iter().find(|(_, at)| **at == id)?;
+        let mut path = self.path_of(parent)?;
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        Some(path)
     }
 
     /// Inodes without a name, in order.
@@ -511,9 +622,64 @@ fn check_name(name: &[u8]) -> Outcome<()> {
     if name.len() > NAME_MAX { Err(Fault::NameTooLong) } else { Ok(()) }
 }
 
+/// The list that an attribute holds, checked.
+fn acl_entries(value: &[u8]) -> Outcome<Vec<AclEntry>> {
+    let bad = Fault::InvalidArgument;
+    let body = value.strip_prefix(&[2, 0, 0, 0]).ok_or(bad)?;
+    if body.len() % 8 != 0 {
+        return Err(bad);
+    }
+    let half = |at: &[u8]| u16::from(at[0]) | u16::from(at[1]) << 8;
+    let entry = |at: &[u8]| (half(at), half(&at[2..]), u32::from(half(&at[4..])) | u32::from(half(&at[6..])) << 16);
+    let entries: Vec<AclEntry> = body.chunks(8).map(entry).collect();
+    let count = |tag| entries.iter().filter(|entry| entry.0 == tag).count();
+    let named = count(USER) + count(GROUP) > 0;
+    let valid = entries.iter().all(|entry| ACL_TAGS.contains(&entry.0) && entry.1 <= 7)
+        && entries.windows(2).all(|pair| pair[0].0 <= pair[1].0)
+        && [OWNER, OWNING_GROUP, OTHERS].into_iter().all(|tag| count(tag) == 1)
+        && (count(MASK) == 1 || (count(MASK) == 0 && !named));
+    if entries.is_empty() || valid { Ok(entries) } else { Err(bad) }
+}
+
+fn acl_of(node: &Node, name: &[u8]) -> Option<Vec<AclEntry>> {
+    node.xattrs.get(name).map(|value| acl_entries(value).expect("only valid lists are kept"))
+}
+
+/// The attribute that holds a list.
+pub fn acl_bytes(entries: &[AclEntry]) -> Vec<u8> {
+    let mut bytes = vec![2, 0, 0, 0];
+    for (tag, permissions, id) in entries {
+        bytes.extend([tag.to_le_bytes(), permissions.to_le_bytes()].concat());
+        bytes.extend(id.to_le_bytes());
+    }
+    bytes
+}
+
+/// The bits of the mode that a list stands for: with a mask, that is the group's bits.
+fn acl_mode(entries: &[AclEntry]) -> u32 {
+    let of = |tag| entries.iter().find(|entry| entry.0 == tag).map(|entry| u32::from(entry.1));
+    let [owner, others] = [OWNER, OTHERS].map(|tag| of(tag).expect("valid lists have these"));
+    owner << 6 | of(MASK).or(of(OWNING_GROUP)).expect("valid lists have this") << 3 | others
+}
+
+fn acl_with_mode(entries: &[AclEntry], mode: u32) -> Vec<AclEntry> {
+    let masked = entries.iter().any(|entry| entry.0 == MASK);
+    let change = |&(tag, permissions, id): &AclEntry| match tag {
+        OWNER => (tag, (mode >> 6 & 7) as u16, id),
+        OTHERS => (tag, (mode & 7) as u16, id),
+        MASK => (tag, (mode >> 3 & 7) as u16, id),
+        OWNING_GROUP if !masked => (tag, (mode >> 3 & 7) as u16, id),
+        _ => (tag, permissions, id),
+    };
+    entries.iter().map(change).collect()
+}
+
 fn check_xattr_name(name: &[u8]) -> Outcome<()> {
     if name.is_empty() || name.len() > NAME_MAX {
         return Err(Fault::Range);
+    }
+    if name == ACL_ACCESS || name == ACL_DEFAULT {
+        return Ok(());
     }
     for prefix in [&b"user."[..], b"trusted.", b"security."] {
         if let Some(rest) = name.strip_prefix(prefix) {

@@ -20,8 +20,12 @@ use vellum_store::spawn::Seed;
 
 use crate::{
     dump::{self, Content},
+    face,
     history::{Explained, History, Tie, time},
-    model::{Id, Kind, New, Node, ROOT, RenameMode, Stamp},
+    marathon,
+    model::{
+        ACL_ACCESS, ACL_DEFAULT, ACL_TAGS, AclEntry, Id, Kind, New, Node, Outcome, ROOT, RenameMode, Stamp, acl_bytes,
+    },
     rig::ME,
 };
 
@@ -107,15 +111,10 @@ impl Player {
     }
 
     /// Agrees on success or failure. With failures of the disk about, a failure ends the history.
-    fn agree<T, E: std::fmt::Debug>(
-        &mut self,
-        what: &str,
-        found: vellum_fs::error::Result<T>,
-        wanted: Result<(), E>,
-    ) -> Option<T> {
+    fn agree<T>(&mut self, what: &str, found: vellum_fs::error::Result<T>, wanted: Outcome<()>) -> Option<T> {
         match (found, wanted) {
             (Ok(value), Ok(())) => Some(value),
-            (Err(_), Err(_)) => None,
+            (Err(error), Err(fault)) if self.faulty || face::number(&error) == marathon::number(fault) => None,
             (Err(error), Ok(())) if self.faulty => {
                 self.failed = Some(format!("{what}: {error}"));
                 None
@@ -129,7 +128,7 @@ impl Player {
 
     /// Whether an operation that only the disk can refuse succeeded.
     fn done<T>(&mut self, what: &str, found: vellum_fs::error::Result<T>) -> Option<T> {
-        self.agree(what, found, Ok::<(), ()>(()))
+        self.agree(what, found, Ok(()))
     }
 
     /// Does one random operation.
@@ -141,10 +140,12 @@ impl Player {
             180..195 => self.rmdir(),
             195..265 => self.rename(),
             265..285 => self.link(),
-            285..330 => self.attributes(),
-            330..365 => self.times(),
-            365..400 => self.xattr(),
-            400..620 => self.write(),
+            285..325 => self.attributes(),
+            325..360 => self.times(),
+            360..390 => self.xattr(),
+            390..410 => self.acl(),
+            410..430 => self.copy(),
+            430..620 => self.write(),
             620..670 => self.truncate(),
             670..700 => self.allocate(),
             700..750 => self.open_or_close(),
@@ -197,9 +198,11 @@ impl Player {
     }
 
     fn make_other(&mut self) {
-        match self.seed.below(5) {
-            0 => drop(self.create_as(FileKind::Symlink, Kind::Symlink, b"some/target")),
-            1 => drop(self.create_as(FileKind::CharDevice, Kind::CharDevice, b"")),
+        match self.seed.below(10) {
+            0 | 1 => drop(self.create_as(FileKind::Symlink, Kind::Symlink, b"some/target")),
+            2 => drop(self.create_as(FileKind::CharDevice, Kind::CharDevice, b"")),
+            3 => drop(self.create_as(FileKind::Fifo, Kind::Fifo, b"")),
+            4 => drop(self.create_as(FileKind::Socket, Kind::Socket, b"")),
             _ => drop(self.create_as(FileKind::Directory, Kind::Directory, b"")),
         }
     }
@@ -250,10 +253,14 @@ impl Player {
             1 => (false, true),
             _ => (false, false),
         };
-        let flags = RenameFlags { no_replace, exchange, whiteout: false };
+        let leaves = self.chance(10);
+        let flags = RenameFlags { no_replace, exchange, whiteout: leaves };
         let found = self.volume.rename((Ino(from.0), &from.1), (Ino(to.0), &to.1), flags, &ME);
         let mut model = self.history.model.clone();
-        let mode = RenameMode { no_replace, exchange, whiteout: None };
+        let left = || self.volume.lookup(Ino(from.0), &from.1).map_or(0, |entry| entry.attr.ino.0);
+        let whiteout = leaves.then(|| if found.is_ok() { left() } else { 0 });
+        whiteout.into_iter().filter(|id| *id != 0).for_each(|id| self.volume.forget(Ino(id), 1));
+        let mode = RenameMode { no_replace, exchange, whiteout };
         let other = model.lookup(to.0, &to.1).ok();
         let wanted = model.rename((from.0, &from.1), (to.0, &to.1), mode, now);
         let moved = wanted.as_ref().ok().copied();
@@ -346,8 +353,13 @@ impl Player {
             let length = if self.chance(10) { 20_000 } else { 200 };
             let length = self.seed.below(length) as usize;
             let value = self.noise(length);
-            let found = self.volume.set_xattr(Ino(id), name, &value, XattrMode::Set);
-            let wanted = model.set_xattr(id, name, &value, None, now);
+            let (mode, must_exist) = match self.seed.below(6) {
+                0 => (XattrMode::Create, Some(false)),
+                1 => (XattrMode::Replace, Some(true)),
+                _ => (XattrMode::Set, None),
+            };
+            let found = self.volume.set_xattr(Ino(id), name, &value, mode);
+            let wanted = model.set_xattr(id, name, &value, must_exist, now);
             self.agree("setxattr", found, wanted)
         } else {
             let found = self.volume.remove_xattr(Ino(id), name);
@@ -357,6 +369,48 @@ impl Player {
         if agreed.is_some() {
             self.history.model = model;
             self.history.names_changed();
+        }
+    }
+
+    fn acl(&mut self) {
+        let id = self.any_inode();
+        let name = if self.seed.coin() { ACL_ACCESS } else { ACL_DEFAULT };
+        // An owner, perhaps a user, a group, a mask for both, and all others.
+        let named = self.seed.coin();
+        let tags = ACL_TAGS.iter().filter(|tag| (**tag != ACL_TAGS[1] && **tag != ACL_TAGS[4]) || named);
+        let tags = tags.filter(|tag| **tag != ACL_TAGS[3]);
+        let entries: Vec<AclEntry> = tags.map(|&tag| (tag, self.seed.below(8) as u16, 77)).collect();
+        let value = acl_bytes(if self.seed.below(10) == 0 { &[] } else { &entries });
+        let now = self.history.begin();
+        let found = self.volume.set_xattr(Ino(id), name, &value, XattrMode::Set);
+        let mut model = self.history.model.clone();
+        let wanted = model.set_xattr(id, name, &value, None, now);
+        if self.agree("an access control list", found, wanted).is_some() {
+            self.history.model = model;
+            self.history.names_changed();
+        }
+    }
+
+    fn copy(&mut self) {
+        let Some((from, source)) = self.handle() else { return };
+        let source = Arc::clone(&self.history.newest(source).content);
+        let Some((to, id)) = self.handle() else { return };
+        if from == to || !self.handles.iter().any(|(handle, _)| *handle == from) {
+            return;
+        }
+        let offset = self.seed.below(source.len() as u64 + 100) as usize;
+        let target = self.seed.below(self.history.newest(id).content.len() as u64 + 5_000) as usize;
+        let length = (1 + self.seed.below(40_000) as usize).min(FILE_BYTES_MAX.saturating_sub(target));
+        let bytes = &source[offset.min(source.len())..(offset + length).min(source.len())];
+        let now = self.history.begin();
+        let found = self.volume.copy_range((from, offset as u64), (to, target as u64), length as u64);
+        let Some(copied) = self.done("copy_file_range", found) else { return };
+        assert_eq!(copied, bytes.len() as u64, "operation {}: bytes that were copied", self.history.op);
+        if copied > 0 {
+            self.change(id, now, |content| {
+                content.resize(content.len().max(target + bytes.len()), 0);
+                content[target..target + bytes.len()].copy_from_slice(bytes);
+            });
         }
     }
 

@@ -27,6 +27,9 @@ use crate::seed::number_from_environment;
 /// Who asks in all tests.
 pub const ME: Caller = Caller { uid: 0, gid: 0, pid: 1 };
 
+/// Opened to read and write.
+pub const RDWR: OpenMode = OpenMode { read: true, write: true, append: false, sync: false };
+
 /// Where the repository lies on its disk.
 pub const REPOSITORY: &str = "/repository";
 

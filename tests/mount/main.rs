@@ -10,6 +10,7 @@
 //! | `VELLUM_TEST_ENTRIES` | entries of the large directory; 50,000 otherwise |
 //! | `VELLUM_TEST_KILLS` | rounds of the test that kills the process; 8 otherwise |
 //! | `VELLUM_TEST_LARGE_MIB` | size of the large file; 64 otherwise |
+//! | `VELLUM_TEST_MOUNT_OPS` | system calls of each of the long random sequences; 4,000 otherwise |
 //!
 //! *Threads*: tests run in parallel and share nothing but the program. Each ends only the process that it started.
 
@@ -21,6 +22,9 @@ mod crash;
 mod facts;
 mod files;
 mod life;
+mod linear;
+mod listing;
+mod marathon;
 mod programs;
 mod site;
 mod snapshots;

@@ -4,6 +4,9 @@
 mod concurrency;
 mod gc;
 mod histories;
+mod linear;
+mod marathons;
+mod pressure;
 mod reader;
 mod stories;
 mod volume;

@@ -67,13 +67,6 @@ impl Handler {
         Self { volume, pool, reads, control: options.control.clone(), writeback_cache: options.writeback_cache }
     }
 
-    fn entry(&self, answer: Result<Entry>, reply: ReplyEntry) {
-        match answer {
-            Ok(entry) => send_entry(&entry, reply),
-            Err(error) => reply.error(errno(&error)),
-        }
-    }
-
     fn opened(&self, answer: Result<Opened>, reply: ReplyOpen) {
         match answer {
             Ok(opened) => reply.opened(FileHandle(opened.handle.0), file_flags()),
@@ -81,10 +74,25 @@ impl Handler {
         }
     }
 
+    /// Answers a change of names or attributes: from here, or from the pool if it has to wait for a checkpoint.
+    fn change<R: Send + 'static>(&self, reply: R, work: impl FnOnce(&Volume, R) + Send + 'static) {
+        if self.volume.change_would_wait() {
+            return self.later(reply, work);
+        }
+        work(&self.volume, reply);
+    }
+
     /// Answers from the pool.
     fn later<R: Send + 'static>(&self, reply: R, work: impl FnOnce(&Volume, R) + Send + 'static) {
         let volume = Arc::clone(&self.volume);
         self.pool.run(move || work(&volume, reply));
+    }
+}
+
+fn entry(answer: Result<Entry>, reply: ReplyEntry) {
+    match answer {
+        Ok(entry) => send_entry(&entry, reply),
+        Err(error) => reply.error(errno(&error)),
     }
 }
 
@@ -149,7 +157,7 @@ impl Filesystem for Handler {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.entry(self.volume.lookup(convert::ino(parent), name.as_bytes()), reply);
+        entry(self.volume.lookup(convert::ino(parent), name.as_bytes()), reply);
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
@@ -183,10 +191,10 @@ impl Filesystem for Handler {
     ) {
         let (atime, mtime) = (atime.map(convert::set_time), mtime.map(convert::set_time));
         let change = SetAttr { mode: mode.map(|mode| mode & 0o7777), uid, gid, size, atime, mtime };
-        match self.volume.set_attr(convert::ino(ino), &change) {
+        self.change(reply, move |volume, reply| match volume.set_attr(convert::ino(ino), &change) {
             Ok(attr) => reply.attr(&TTL, &convert::file_attr(&attr)),
             Err(error) => reply.error(errno(&error)),
-        }
+        });
     }
 
     fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
@@ -206,16 +214,18 @@ impl Filesystem for Handler {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let made = convert::kind_of_mode(mode).and_then(|kind| {
-            let rdev = match kind {
-                FileKind::BlockDevice | FileKind::CharDevice => convert::volume_device(rdev),
-                _ => 0,
-            };
-            let (parent, name) = (convert::ino(parent), name.as_bytes());
-            let new = NewInode { parent, name, kind, mode: mode & 0o7777, umask, rdev, target: b"" };
-            self.volume.create_inode(&new, &caller(request))
+        let (parent, name, caller) = (convert::ino(parent), name.as_bytes().to_vec(), caller(request));
+        self.change(reply, move |volume, reply| {
+            let made = convert::kind_of_mode(mode).and_then(|kind| {
+                let rdev = match kind {
+                    FileKind::BlockDevice | FileKind::CharDevice => convert::volume_device(rdev),
+                    _ => 0,
+                };
+                let new = NewInode { parent, name: &name, kind, mode: mode & 0o7777, umask, rdev, target: b"" };
+                volume.create_inode(&new, &caller)
+            });
+            entry(made, reply);
         });
-        self.entry(made, reply);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
@@ -228,11 +238,15 @@ impl Filesystem for Handler {
                 Err(error) => reply.error(errno(&error)),
             });
         }
-        self.entry(self.volume.mkdir(parent, name.as_bytes(), mode & 0o7777, umask, &caller), reply);
+        let name = name.as_bytes().to_vec();
+        self.change(reply, move |volume, reply| {
+            entry(volume.mkdir(parent, &name, mode & 0o7777, umask, &caller), reply);
+        });
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(self.volume.unlink(convert::ino(parent), name.as_bytes()), reply);
+        let name = name.as_bytes().to_vec();
+        self.change(reply, move |volume, reply| empty(volume.unlink(convert::ino(parent), &name), reply));
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -241,20 +255,18 @@ impl Filesystem for Handler {
             let name = name.as_bytes().to_vec();
             return self.later(reply, move |volume, reply| empty(volume.rmdir(parent, &name, &caller), reply));
         }
-        empty(self.volume.rmdir(parent, name.as_bytes(), &caller), reply);
+        let name = name.as_bytes().to_vec();
+        self.change(reply, move |volume, reply| empty(volume.rmdir(parent, &name, &caller), reply));
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let new = NewInode {
-            parent: convert::ino(parent),
-            name: name.as_bytes(),
-            kind: FileKind::Symlink,
-            mode: 0o777,
-            umask: 0,
-            rdev: 0,
-            target: target.as_os_str().as_bytes(),
-        };
-        self.entry(self.volume.create_inode(&new, &caller(request)), reply);
+        let (parent, name, caller) = (convert::ino(parent), name.as_bytes().to_vec(), caller(request));
+        let target = target.as_os_str().as_bytes().to_vec();
+        self.change(reply, move |volume, reply| {
+            let (kind, mode) = (FileKind::Symlink, 0o777);
+            let new = NewInode { parent, name: &name, kind, mode, umask: 0, rdev: 0, target: &target };
+            entry(volume.create_inode(&new, &caller), reply);
+        });
     }
 
     fn rename(
@@ -277,12 +289,15 @@ impl Filesystem for Handler {
                 empty(volume.rename((parent, &name), (new_parent, &new_name), flags, &caller), reply);
             });
         }
-        let (from, to) = ((parent, name.as_bytes()), (new_parent, new_name.as_bytes()));
-        empty(self.volume.rename(from, to, flags, &caller), reply);
+        let (name, new_name) = (name.as_bytes().to_vec(), new_name.as_bytes().to_vec());
+        self.change(reply, move |volume, reply| {
+            empty(volume.rename((parent, &name), (new_parent, &new_name), flags, &caller), reply);
+        });
     }
 
     fn link(&self, _request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.entry(self.volume.link(convert::ino(ino), convert::ino(parent), name.as_bytes()), reply);
+        let (ino, parent, name) = (convert::ino(ino), convert::ino(parent), name.as_bytes().to_vec());
+        self.change(reply, move |volume, reply| entry(volume.link(ino, parent, &name), reply));
     }
 
     fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -299,23 +314,19 @@ impl Filesystem for Handler {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let new = NewInode {
-            parent: convert::ino(parent),
-            name: name.as_bytes(),
-            kind: FileKind::Regular,
-            mode: mode & 0o7777,
-            umask,
-            rdev: 0,
-            target: b"",
-        };
-        match self.volume.create(&new, convert::open_mode(OpenFlags(flags)), &caller(request)) {
-            Ok((entry, opened)) => {
-                let generation = Generation(entry.attr.generation.into());
-                let attr = convert::file_attr(&entry.attr);
-                reply.created(&TTL, &attr, generation, FileHandle(opened.handle.0), file_flags());
+        let (parent, name, caller) = (convert::ino(parent), name.as_bytes().to_vec(), caller(request));
+        self.change(reply, move |volume, reply| {
+            let (kind, mode) = (FileKind::Regular, mode & 0o7777);
+            let new = NewInode { parent, name: &name, kind, mode, umask, rdev: 0, target: b"" };
+            match volume.create(&new, convert::open_mode(OpenFlags(flags)), &caller) {
+                Ok((entry, opened)) => {
+                    let generation = Generation(entry.attr.generation.into());
+                    let attr = convert::file_attr(&entry.attr);
+                    reply.created(&TTL, &attr, generation, FileHandle(opened.handle.0), file_flags());
+                }
+                Err(error) => reply.error(errno(&error)),
             }
-            Err(error) => reply.error(errno(&error)),
-        }
+        });
     }
 
     fn read(
@@ -490,7 +501,8 @@ impl Filesystem for Handler {
             libc::XATTR_REPLACE => XattrMode::Replace,
             _ => return reply.error(Errno::EINVAL),
         };
-        empty(self.volume.set_xattr(convert::ino(ino), name.as_bytes(), value, mode), reply);
+        let (ino, name, value) = (convert::ino(ino), name.as_bytes().to_vec(), value.to_vec());
+        self.change(reply, move |volume, reply| empty(volume.set_xattr(ino, &name, &value, mode), reply));
     }
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -520,7 +532,8 @@ impl Filesystem for Handler {
     }
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(self.volume.remove_xattr(convert::ino(ino), name.as_bytes()), reply);
+        let (ino, name) = (convert::ino(ino), name.as_bytes().to_vec());
+        self.change(reply, move |volume, reply| empty(volume.remove_xattr(ino, &name), reply));
     }
 
     fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {

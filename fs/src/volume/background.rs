@@ -4,7 +4,8 @@
 //! second for what is old; `checkpoint` runs when asked, when the volume was quiet, and when it waited long enough. Both end
 //! when [`Signals::stop`] was called.
 //!
-//! *Bounds*: a request is a flag, so requests do not queue.
+//! *Bounds*: a request is a flag, so requests do not queue. Dirty tree nodes: above `dirty_nodes_max` they start a checkpoint;
+//! above twice that, whoever would change names or attributes waits for the end of one ([`Volume::wait_for_nodes`]).
 
 use std::{
     sync::{Arc, Weak, atomic::Ordering},
@@ -20,8 +21,8 @@ use crate::error::Result;
 const DIRTY_AGE: Duration = Duration::from_secs(3);
 /// How often the threads look at clocks when nobody wakes them.
 const TICK: Duration = Duration::from_secs(1);
-/// Dirty tree nodes above this start a checkpoint.
-const DIRTY_NODES_MAX: usize = 48 << 20;
+/// Checkpoints that one change waits for: if they fail, or do not help, it goes on.
+const CHECKPOINTS_AWAITED: u32 = 3;
 /// Changed inodes above this start a checkpoint.
 const CHANGED_INODES_MAX: usize = 50_000;
 
@@ -31,6 +32,8 @@ struct Wishes {
     checkpoint: bool,
     journal: bool,
     stop: bool,
+    /// Checkpoints that this thread has ended, well or not.
+    checkpoints: u64,
 }
 
 /// How operations wake the background threads.
@@ -39,6 +42,7 @@ pub struct Signals {
     wishes: Mutex<Wishes>,
     flush_wanted: Condvar,
     checkpoint_wanted: Condvar,
+    checkpoint_ended: Condvar,
 }
 
 impl Signals {
@@ -60,6 +64,22 @@ impl Signals {
         }
     }
 
+    /// Asks for a checkpoint, and waits for the end of one, though it may have begun before.
+    fn await_checkpoint(&self) {
+        let mut wishes = self.wishes.lock();
+        let before = wishes.checkpoints;
+        while wishes.checkpoints == before && !wishes.stop {
+            wishes.checkpoint = true;
+            self.checkpoint_wanted.notify_one();
+            self.checkpoint_ended.wait(&mut wishes);
+        }
+    }
+
+    fn note_checkpoint(&self) {
+        self.wishes.lock().checkpoints += 1;
+        self.checkpoint_ended.notify_all();
+    }
+
     /// Asks for a journal commit of what is pending.
     pub fn want_journal(&self) {
         let mut wishes = self.wishes.lock();
@@ -74,6 +94,7 @@ impl Signals {
         self.wishes.lock().stop = true;
         self.flush_wanted.notify_all();
         self.checkpoint_wanted.notify_all();
+        self.checkpoint_ended.notify_all();
     }
 }
 
@@ -138,6 +159,8 @@ fn checkpoint_loop(signals: &Signals, volume: &Weak<Volume>) {
         if !volume.has_changes() {
             dirty_since = None;
             if !volume.has_piled_up() {
+                // Another thread's checkpoint did what was asked for.
+                signals.note_checkpoint();
                 continue;
             }
             // Nothing but access times; still, memory must not grow with them.
@@ -149,6 +172,7 @@ fn checkpoint_loop(signals: &Signals, volume: &Weak<Volume>) {
             if let Err(error) = volume.checkpoint() {
                 log::error!("checkpoint of volume {}: {error}", volume.options.name);
             }
+            signals.note_checkpoint();
         }
     }
 }
@@ -166,6 +190,27 @@ impl Volume {
         }
     }
 
+    /// Bytes of changed tree nodes that no checkpoint has stored.
+    pub fn dirty_node_bytes(&self) -> usize {
+        self.meta.read().tree.dirty_bytes()
+    }
+
+    /// Whether a change of names or attributes would wait until a checkpoint has stored changed nodes.
+    pub fn change_would_wait(&self) -> bool {
+        self.dirty_node_bytes() > 2 * self.options.dirty_nodes_max
+    }
+
+    /// Waits while changes are too far ahead of the checkpoints. In a huge directory each new name changes another node, and
+    /// names come faster than nodes are stored. The caller holds no lock.
+    pub(crate) fn wait_for_nodes(&self) {
+        for _ in 0..CHECKPOINTS_AWAITED {
+            if !self.change_would_wait() || self.check_writable().is_err() {
+                return;
+            }
+            self.background.await_checkpoint();
+        }
+    }
+
     fn checkpoint_due(&self, since: Instant) -> bool {
         let quiet_ns = self.options.checkpoint_quiet.as_nanos() as i64;
         let quiet = self.now().as_nanos() - self.last_change_ns.load(Ordering::Relaxed) >= quiet_ns;
@@ -175,6 +220,6 @@ impl Volume {
     /// Whether more is in memory than should wait for the clock.
     fn has_piled_up(&self) -> bool {
         let meta = self.meta.read();
-        meta.tree.dirty_bytes() > DIRTY_NODES_MAX || meta.changed.len() > CHANGED_INODES_MAX
+        meta.tree.dirty_bytes() > self.options.dirty_nodes_max || meta.changed.len() > CHANGED_INODES_MAX
     }
 }

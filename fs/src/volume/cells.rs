@@ -14,7 +14,7 @@
 //! checkpoint interval, which the checkpoint's triggers bound.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -250,9 +250,18 @@ impl CellTable {
 }
 
 /// How many references front ends hold on each inode (FUSE's lookup counts).
+///
+/// A kernel keeps millions of inodes while it has memory, and most of them were looked up once.
 #[derive(Debug)]
 pub struct References {
-    shards: Vec<Mutex<HashMap<Ino, u64>>>,
+    shards: Vec<Mutex<Counts>>,
+}
+
+/// Counts that are not zero; each inode stands in one of the two.
+#[derive(Debug, Default)]
+struct Counts {
+    once: HashSet<Ino>,
+    more: HashMap<Ino, u64>,
 }
 
 impl Default for References {
@@ -262,33 +271,61 @@ impl Default for References {
 }
 
 impl References {
-    fn shard(&self, ino: Ino) -> &Mutex<HashMap<Ino, u64>> {
+    fn shard(&self, ino: Ino) -> &Mutex<Counts> {
         &self.shards[ino.0 as usize % SHARDS]
     }
 
     /// Adds one reference.
     pub fn add(&self, ino: Ino) {
-        *self.shard(ino).lock().entry(ino).or_insert(0) += 1;
+        let mut shard = self.shard(ino).lock();
+        if let Some(held) = shard.more.get_mut(&ino) {
+            *held += 1;
+        } else if !shard.once.insert(ino) {
+            shard.once.remove(&ino);
+            shard.more.insert(ino, 2);
+        }
     }
 
     /// Drops `count` references; returns whether none are left.
     pub fn drop_some(&self, ino: Ino, count: u64) -> bool {
         let mut shard = self.shard(ino).lock();
-        match shard.get_mut(&ino) {
-            Some(held) if *held > count => {
+        if let Some(held) = shard.more.get_mut(&ino) {
+            if *held > count {
                 *held -= count;
-                false
+                return false;
             }
-            Some(_) => {
-                shard.remove(&ino);
-                true
-            }
-            None => true,
+            shard.more.remove(&ino);
+        } else if count > 0 {
+            shard.once.remove(&ino);
         }
+        !shard.once.contains(&ino)
     }
 
     /// Whether anyone refers to `ino`.
     pub fn holds(&self, ino: Ino) -> bool {
-        self.shard(ino).lock().contains_key(&ino)
+        let shard = self.shard(ino).lock();
+        shard.once.contains(&ino) || shard.more.contains_key(&ino)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_counted_whether_there_is_one_or_many() {
+        let references = References::default();
+        let ino = Ino(7);
+        assert!(references.drop_some(ino, 1) && !references.holds(ino), "what is not held is free");
+        references.add(ino);
+        assert!(!references.drop_some(ino, 0) && references.holds(ino));
+        assert!(references.drop_some(ino, 1) && !references.holds(ino));
+        (0..5).for_each(|_| references.add(ino));
+        assert!(!references.drop_some(ino, 3) && references.holds(ino));
+        references.add(ino);
+        assert!(!references.drop_some(ino, 2), "one is left");
+        assert!(references.drop_some(ino, 1) && !references.holds(ino));
+        (0..3).for_each(|_| references.add(ino));
+        assert!(references.drop_some(ino, 9) && !references.holds(ino), "more than there are");
     }
 }

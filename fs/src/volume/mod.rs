@@ -92,6 +92,8 @@ pub struct VolumeOptions {
     pub relatime: bool,
     /// Bytes of unflushed content.
     pub dirty_bytes_max: u64,
+    /// Bytes of changed tree nodes that start a checkpoint; at twice as many, changes of names wait.
+    pub dirty_nodes_max: usize,
     /// Bytes of decoded tree nodes kept in memory.
     pub node_cache_bytes: usize,
     /// A checkpoint follows this long after the last change.
@@ -129,6 +131,7 @@ impl VolumeOptions {
             snapshot_admin: 0,
             relatime: false,
             dirty_bytes_max: 64 << 20,
+            dirty_nodes_max: 24 << 20,
             node_cache_bytes: 48 << 20,
             checkpoint_quiet: Duration::from_secs(5),
             checkpoint_max_wait: Duration::from_secs(60),

@@ -49,6 +49,7 @@ impl Volume {
             return Err(Error::ReadOnly("a snapshot".into()));
         }
         self.check_writable()?;
+        self.wait_for_nodes();
         let time = self.now();
         let cell = self.cells.get(ino);
         let changed = self.set_attr_in(&cell, change, time);

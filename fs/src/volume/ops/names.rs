@@ -238,6 +238,7 @@ impl Volume {
         if Self::is_view(parent) || name == self.options.snapdir_name {
             return Err(Error::ReadOnly("a snapshot".into()));
         }
+        self.wait_for_nodes();
         Ok(())
     }
 
@@ -249,6 +250,7 @@ impl Volume {
         if name == self.options.snapdir_name {
             return Err(Error::Exists(format!("{} (the snapshots of this directory)", name.escape_ascii()).into()));
         }
+        self.wait_for_nodes();
         self.space.accept(&self.repository, NAME_CHANGE_BYTES, || self.accepted_bytes())
     }
 

@@ -54,7 +54,9 @@ impl Volume {
         if Self::is_view(ino) {
             return Err(Error::ReadOnly("a snapshot".into()));
         }
-        self.check_writable()
+        self.check_writable()?;
+        self.wait_for_nodes();
+        Ok(())
     }
 }
 
