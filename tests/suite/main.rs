@@ -4,5 +4,6 @@
 mod concurrency;
 mod histories;
 mod reader;
+mod sharing;
 mod stories;
 mod volume;

@@ -173,7 +173,7 @@ impl Volume {
     }
 
     /// Whether more is in memory than should wait for the clock.
-    fn has_piled_up(&self) -> bool {
+    pub(crate) fn has_piled_up(&self) -> bool {
         let meta = self.meta.read();
         meta.tree.dirty_bytes() > DIRTY_NODES_MAX || meta.changed.len() > CHANGED_INODES_MAX
     }

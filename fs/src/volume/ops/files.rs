@@ -21,9 +21,6 @@ use crate::{
     ino::Ino,
 };
 
-/// Bytes that one call of `copy_range` moves at most.
-const COPY_BYTES_MAX: u64 = 8 << 20;
-
 /// What to do with a range of a file's space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allocate {
@@ -255,19 +252,5 @@ impl Volume {
         drop(meta);
         self.settle_budget(cell, &state, 0);
         Ok(())
-    }
-
-    /// Copies a range between two open files of the live tree; returns the bytes copied, fewer at the end of the source.
-    pub fn copy_range(
-        &self,
-        (source, offset): (HandleId, u64),
-        (target, target_offset): (HandleId, u64),
-        length: u64,
-    ) -> Result<u64> {
-        let data = self.read(source, offset, length.min(COPY_BYTES_MAX) as usize)?;
-        if data.is_empty() {
-            return Ok(0);
-        }
-        self.write(target, target_offset, &data).map(|written| written as u64)
     }
 }

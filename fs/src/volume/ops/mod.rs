@@ -10,6 +10,7 @@
 //! used up, and whatever syncs.
 
 pub mod attributes;
+pub mod copy;
 pub mod directories;
 pub mod files;
 pub mod names;
