@@ -16,6 +16,7 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(target_os = "linux")]
 
+mod attributes;
 mod copies;
 mod crash;
 mod facts;

@@ -3,6 +3,7 @@
 
 mod concurrency;
 mod histories;
+mod protection;
 mod reader;
 mod sharing;
 mod stories;

@@ -2,7 +2,7 @@
 
 use super::super::Volume;
 use crate::{
-    attr::{Attr, SetAttr},
+    attr::{Attr, SetAttr, SetTime},
     error::{Error, Result},
     format::{
         inode::{FileKind, SIZE_MAX},
@@ -70,6 +70,13 @@ impl Volume {
             if size > SIZE_MAX {
                 return Err(Error::TooBig(ino.into()));
             }
+        }
+        let now = |set: Option<SetTime>| set.is_none_or(|set| set == SetTime::Now);
+        let touches = change.mode.is_none() && change.uid.is_none() && change.gid.is_none() && change.size.is_none();
+        if touches && now(change.atime) && now(change.mtime) {
+            inode.check_touch(ino)?;
+        } else {
+            inode.check_attributes(ino)?;
         }
         let names = AttributeChange {
             mode: change.mode,
@@ -168,6 +175,7 @@ impl Volume {
         if Self::is_view(ino) {
             return self.view_read_link(ino);
         }
+        self.touch_atime(ino)?;
         NamespaceView::new(&self.tree(), &self.names).read_link(ino)
     }
 

@@ -209,6 +209,7 @@ impl Volume {
     ) -> Result<()> {
         let (ino, time) = (cell.ino, self.now());
         let before = meta.inode(ino)?.ok_or(Error::Stale(ino.into()))?;
+        before.check_content(ino, batch.range.start)?;
         let body = if batch.changes.is_empty() { None } else { extents::body(&meta.tree, ino)? };
         meta.change(|tree| {
             let delta = extents::apply(tree, ino, &batch.changes)?;

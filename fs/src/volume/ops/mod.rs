@@ -13,6 +13,7 @@ pub mod attributes;
 pub mod copy;
 pub mod directories;
 pub mod files;
+pub mod flags;
 pub mod names;
 pub mod xattrs;
 
