@@ -23,6 +23,7 @@ mod facts;
 mod files;
 mod life;
 mod programs;
+mod rules;
 mod site;
 mod snapshots;
 mod space;

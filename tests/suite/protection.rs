@@ -1,4 +1,4 @@
-//! Flags of inodes: what they forbid, who may set them, and that they survive a crash; access times.
+//! Flags of inodes: what they forbid, who may set them, and that they survive a crash; access times; failures told at close; references.
 
 use std::sync::Arc;
 
@@ -15,7 +15,10 @@ use vellum_fs::{
         ops::{files::Allocate, names::NewInode},
     },
 };
-use vellum_store::disk::{Disk, MemoryDisk};
+use vellum_store::disk::{
+    Disk, FaultDisk, MemoryDisk,
+    fault::{Fault, Op, Rule},
+};
 use vellum_tests::{
     dump::read_file,
     rig::{self, ME, Settings},
@@ -296,4 +299,64 @@ fn without_relatime_no_read_moves_an_access_time() {
     };
     assert_eq!(then(&volume, 500_000, ino, act), 1000);
     assert_eq!(then(&volume, 500_000, Ino::ROOT, || ()), volume.get_attr(Ino::ROOT).expect("it is there").btime.sec);
+}
+
+/// `close` and `fsync` are where a program learns that what it wrote did not reach the store; each failure is told once, and what
+/// was accepted is not lost by being told.
+#[test]
+fn a_failed_write_back_is_told_once_by_close_or_fsync_and_loses_nothing() {
+    let disk = rig::new_disk();
+    let faults = FaultDisk::new(Arc::new(disk.clone()));
+    let shared: Arc<dyn Disk> = Arc::new(faults.clone());
+    let volume = rig::open(&shared, &Settings::default()).expect("the volume opens").0;
+    let (ino, handle) = create(&volume, Ino::ROOT, "file");
+    let (_, other) = create(&volume, Ino::ROOT, "other");
+    let fill = |byte: u8| {
+        volume.write(handle, 0, &[byte; 200_000]).expect("there is room");
+        faults.add(Rule::once(Op::Create, Fault::NoSpace).at("packs").times(u64::MAX));
+        assert!(volume.flush_dirty().expect_err("the disk is full").is_no_space());
+        faults.heal();
+    };
+    // Bytes that each chunk has for itself, so that they need a pack.
+    volume
+        .write(handle, 100_000, &(0..100_000u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>())
+        .expect("there is room");
+    fill(1);
+    volume.flush(other).expect("nothing failed for another file");
+    assert!(volume.flush(handle).expect_err("close tells it").is_no_space());
+    volume.flush(handle).expect("it was told");
+    fill(2);
+    assert!(volume.fsync(handle).expect_err("fsync tells it").is_no_space());
+    volume.fsync(handle).expect("it was told, and there is room again");
+    let recovered = open(&disk.crash(), &Settings::default());
+    assert!(read_file(&recovered, ino).expect("the file is read")[..200_000] == [2; 200_000]);
+}
+
+/// Each answer that carries an inode counts, in whatever way it was given; the inode goes with the last of them.
+#[test]
+fn an_inode_without_names_goes_with_the_last_reference_to_it() {
+    let volume = open(&rig::new_disk(), &Settings::default());
+    let (ino, handle) = create(&volume, Ino::ROOT, "file");
+    volume.release(handle).expect("it closes");
+    volume.lookup(Ino::ROOT, b"file").expect("it is there");
+    volume.lookup(ino, b".").expect("it is there");
+    volume.link(ino, Ino::ROOT, b"second").expect("the name is free");
+    let mut listed = 0;
+    let mut count = |entry: &vellum_fs::namespace::DirEntry<'_>, _: &vellum_fs::attr::Attr| {
+        listed += u64::from(entry.ino == ino);
+        std::ops::ControlFlow::Continue(())
+    };
+    volume.read_dir_plus(Ino::ROOT, 0, &mut count).expect("it can be listed");
+    assert_eq!(listed, 2);
+    volume.unlink(Ino::ROOT, b"file").expect("it is there");
+    volume.unlink(Ino::ROOT, b"second").expect("it is there");
+    let references = 4 + listed;
+    volume.forget(ino, 2);
+    volume.forget(ino, references - 3);
+    let handle = volume.open_file(ino, read_write()).expect("one reference is left").handle;
+    volume.forget(ino, 1);
+    volume.write(handle, 0, b"x").expect("it is open");
+    volume.release(handle).expect("it closes");
+    assert!(matches!(volume.get_attr(ino), Err(Error::Stale(_))));
+    assert!(matches!(volume.lookup(ino, b"."), Err(Error::Stale(_))));
 }

@@ -473,11 +473,11 @@ impl Filesystem for Handler {
             Ok(found) => {
                 let unit = u64::from(found.block_bytes);
                 let (blocks, free) = (found.total_bytes / unit, found.free_bytes / unit);
-                let files = found.files_free;
+                let (writable, files) = (found.writable_bytes / unit, found.files_free);
                 reply.statfs(
                     blocks,
                     free,
-                    free,
+                    writable,
                     files,
                     files,
                     found.block_bytes,

@@ -14,6 +14,7 @@ use crate::{
     volume::{
         cells::{Cell, CellState, Queued},
         flush::STREAM_BYTES,
+        space::SpaceGauge,
         state::{Meta, inode_in, put_inode_in},
     },
 };
@@ -25,8 +26,10 @@ pub struct VolumeStatistics {
     pub block_bytes: u32,
     /// Size of the disk below.
     pub total_bytes: u64,
-    /// What can still be written.
+    /// What is free of it, and not spoken for by what was accepted.
     pub free_bytes: u64,
+    /// What can still be written, if it neither deduplicates nor compresses; without what is held back for checkpoints.
+    pub writable_bytes: u64,
     /// Inodes that can still be made: as good as without bound.
     pub files_free: u64,
     /// Longest name.
@@ -182,10 +185,17 @@ impl Volume {
     /// Space and counts of the volume.
     pub fn statistics(&self) -> Result<VolumeStatistics> {
         let space = self.repository.space()?;
+        let accepted = self.accepted_bytes();
+        let free_bytes = space.free_bytes.saturating_sub(accepted);
+        let writable_bytes = match self.check_healthy() {
+            Ok(()) => SpaceGauge::measure(&self.repository, accepted)?.max(0) as u64,
+            Err(_) => 0,
+        };
         Ok(VolumeStatistics {
             block_bytes: 4096,
             total_bytes: space.total_bytes,
-            free_bytes: space.free_bytes.saturating_sub(self.budget.used()),
+            free_bytes,
+            writable_bytes,
             files_free: u64::MAX >> 16,
             name_bytes_max: 255,
         })
