@@ -61,7 +61,7 @@ pub fn fill_status(volume: &Volume, mut status: StatusReport) -> Result<StatusRe
     status.trouble = health.trouble;
     (status.dirty_bytes, status.changes, status.head) = (health.dirty_bytes, health.changes, health.head);
     status.checkpoint = health.head_time.map(|time| time.sec);
-    (status.free_bytes, status.total_bytes) = (statistics.free_bytes, statistics.total_bytes);
+    (status.free_bytes, status.total_bytes) = (statistics.writable_bytes, statistics.total_bytes);
     Ok(status)
 }
 

@@ -1,15 +1,25 @@
 //! Trees copied in with the usual programs come out the same: at once, after a remount, from a snapshot, and without FUSE.
 
 use std::{
-    fs,
-    os::unix::ffi::OsStrExt,
+    fs::{self, File},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileExt, MetadataExt},
+    },
     path::{Path, PathBuf},
     process::Command,
+    time::Instant,
 };
+
+use rustix::{
+    fs::{SeekFrom, copy_file_range, seek},
+    io::Errno,
+};
+use vellum_tests::seed::number_from_environment;
 
 use crate::{
     facts::{Facts, assert_same, facts, make_zoo},
-    site::{Mounted, Site, have, succeed},
+    site::{Mounted, Site, have, noise, succeed},
 };
 
 /// Files of a real tree that are copied at most.
@@ -180,4 +190,109 @@ fn everything_survives_tar() {
     );
     succeed(Command::new("sh").args(["-c", &script]));
     compare_everywhere(&site, mounted, &facts_of(&[site.path("zoo")]));
+}
+
+/// Copies all of a file as programs do; returns the number of calls.
+fn copy_all(from: &File, to: &File) -> u64 {
+    let (mut at, mut calls) = (0, 0);
+    loop {
+        let (mut source, mut target) = (at, at);
+        match copy_file_range(from, Some(&mut source), to, Some(&mut target), 1 << 40).unwrap() {
+            0 => return calls,
+            copied => (at, calls) = (at + copied as u64, calls + 1),
+        }
+    }
+}
+
+fn rw(path: &Path) -> File {
+    File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap()
+}
+
+/// Offsets at which data and holes begin, in turn.
+fn map_of(file: &File) -> Vec<u64> {
+    let mut edges = Vec::new();
+    let mut at = 0;
+    loop {
+        match seek(file, if edges.len() % 2 == 0 { SeekFrom::Data(at) } else { SeekFrom::Hole(at) }) {
+            Ok(next) => edges.push(next),
+            Err(error) => {
+                assert_eq!(error, Errno::NXIO);
+                return edges;
+            }
+        }
+        at = *edges.last().unwrap();
+    }
+}
+
+/// Larger than one answer to the kernel can tell, dense at the start, a hole, and dense at the end; once more out of a snapshot.
+#[test]
+fn a_large_file_is_copied_by_reference() {
+    let Some(site) = Site::new() else { return };
+    let dense = (number_from_environment("VELLUM_TEST_LARGE_MIB", 64) << 20) as usize;
+    let mounted = site.mount();
+    let file = rw(&mounted.path("file"));
+    let piece = noise(7, 4 << 20);
+    (0..dense).step_by(piece.len()).for_each(|at| {
+        file.write_all_at(&[&at.to_le_bytes()[..], &piece[8..]].concat(), at as u64).unwrap();
+    });
+    let end = (6u64 << 30) + 12_345;
+    file.write_all_at(&piece, end).unwrap();
+    fs::create_dir(mounted.snapshot("s")).unwrap();
+    drop(file);
+    mounted.umount();
+    let stored = site.stats()["data_bytes"].as_u64();
+    let mounted = site.mount();
+    for (from, to) in [(mounted.path("file"), "copy"), (mounted.snapshot("s/file"), "past")] {
+        let (from, to) = (File::open(from).unwrap(), rw(&mounted.path(to)));
+        let began = Instant::now();
+        let calls = copy_all(&from, &to);
+        println!("{calls} calls took {:?}", began.elapsed());
+        to.sync_all().unwrap();
+    }
+    mounted.kill();
+    let mounted = site.mount();
+    let file = File::open(mounted.path("file")).unwrap();
+    for name in ["copy", "past"] {
+        let copy = File::open(mounted.path(name)).unwrap();
+        let (wanted, found) = (file.metadata().unwrap(), copy.metadata().unwrap());
+        assert_eq!((found.len(), found.blocks()), (end + piece.len() as u64, wanted.blocks()));
+        assert_eq!(map_of(&copy), map_of(&file));
+        let mut buffers = (vec![0; 1 << 20], vec![0; 1 << 20]);
+        let ends = (end..end + piece.len() as u64).step_by(1 << 20);
+        for at in (0..dense as u64 + (4 << 20)).step_by(1 << 20).chain(ends) {
+            file.read_exact_at(&mut buffers.0, at).unwrap();
+            copy.read_exact_at(&mut buffers.1, at).unwrap();
+            assert!(buffers.0 == buffers.1, "{name} at {at}");
+        }
+    }
+    drop(file);
+    mounted.umount();
+    assert_eq!(site.stats()["data_bytes"].as_u64(), stored, "a copy stored content");
+}
+
+#[test]
+fn a_range_is_copied_within_its_file_and_not_over_itself() {
+    let Some(site) = Site::new() else { return };
+    let mounted = site.mount();
+    let file = rw(&mounted.path("file"));
+    let content = noise(8, 1 << 20);
+    file.write_all_at(&content, 0).unwrap();
+    let copy =
+        |from: u64, to: u64, length| copy_file_range(&file, Some(&mut { from }), &file, Some(&mut { to }), length);
+    assert_eq!(copy(0, 1000, 5000), Err(Errno::INVAL));
+    assert_eq!(copy(0, 1000, 500_000), Err(Errno::INVAL));
+    assert_eq!(copy(100_000, 3 << 20, 500_000), Ok(500_000));
+    assert_eq!(copy(0, 600_001, 300_000), Ok(300_000));
+    let mut wanted = content.clone();
+    wanted.resize(3 << 20, 0);
+    wanted.extend_from_slice(&content[100_000..600_000]);
+    wanted[600_001..900_001].copy_from_slice(&content[..300_000]);
+    assert!(fs::read(mounted.path("file")).unwrap() == wanted);
+    // What a mapping or a reader had in memory is not shown instead.
+    file.sync_all().unwrap();
+    assert!(fs::read(mounted.path("file")).unwrap() == wanted);
+    let read_only = File::open(mounted.path("file")).unwrap();
+    assert_eq!(copy_file_range(&file, None, &read_only, None, 10), Err(Errno::BADF));
+    drop((file, read_only));
+    mounted.umount();
 }

@@ -17,6 +17,7 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(target_os = "linux")]
 
+mod attributes;
 mod copies;
 mod crash;
 mod facts;
@@ -26,6 +27,7 @@ mod linear;
 mod listing;
 mod marathon;
 mod programs;
+mod rules;
 mod site;
 mod snapshots;
 mod space;

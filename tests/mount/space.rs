@@ -241,3 +241,32 @@ fn a_full_disk_is_named_by_the_program() {
     assert_eq!(code, 7, "{told}");
     assert!(told.to_lowercase().contains("no space") && told.contains("hint:"), "{told}");
 }
+
+/// `df` shows as available what a writer of incompressible bytes can still write, and as free what the disk has.
+#[test]
+fn statfs_tells_what_can_still_be_written() {
+    let Some(place) = Site::new() else { return };
+    let disk = Disk::in_memory(place.path("disk"), 96 << 20);
+    let site = Site::with_repository_in(&disk.path).unwrap();
+    let mounted = site.mount();
+    let told = || {
+        let told = rustix::fs::statvfs(mounted.path("")).unwrap();
+        assert!(told.f_bavail <= told.f_bfree && told.f_bfree <= told.f_blocks);
+        (told.f_bavail * told.f_frsize, told.f_bfree * told.f_frsize)
+    };
+    let (available, free) = told();
+    assert!(available < free, "something is held back: {available} of {free}");
+    let mut file = File::create(mounted.path("file")).unwrap();
+    let mut written = 0;
+    while let Ok(()) = file.write_all(&noise(written, 1 << 20)) {
+        written += 1 << 20;
+        assert!(written < 96 << 20, "the disk is never full");
+    }
+    println!("{available} available, {free} free, {written} written, then {:?}", told());
+    // An eighth is what seals and trailers may take; two packs that are being filled have 16 MiB set aside each.
+    let least = available - available / 8 - (32 << 20);
+    assert!((least..=free).contains(&written), "{written} of {available} were written");
+    assert!(told().0 < 8 << 20, "{} are said to be available", told().0);
+    drop(file);
+    mounted.umount_despite(&["no space", "full"]);
+}

@@ -595,7 +595,7 @@ class Attributes:
         self.size, self.allocated = fields.uvar((1 << 63) - 1), fields.uvar()
         device = fields.uvar()
         self.device = os.makedev(device >> 32, device & 0xFFFFFFFF)
-        need(fields.uvar() == 0 and fields.uvar() == 0, f"inode {inode}: flags or generation")
+        need(fields.uvar() < 16 and fields.uvar() == 0, f"inode {inode}: flags or generation")
         fields.uvar((1 << 63) - 1)
         fields.take(8)
         times = [fields.time()]

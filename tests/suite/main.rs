@@ -7,6 +7,8 @@ mod histories;
 mod linear;
 mod marathons;
 mod pressure;
+mod protection;
 mod reader;
+mod sharing;
 mod stories;
 mod volume;

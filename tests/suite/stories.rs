@@ -448,3 +448,42 @@ fn what_is_synced_during_a_checkpoint_is_not_lost_to_what_the_checkpoint_froze()
     let image = image.get().expect("the checkpoint was interrupted twice");
     assert!(read(&open(image, &settings), "file") == content, "all of it was synced");
 }
+
+/// A checkpoint has frozen a file but not come to it yet, and another file is copied over it. What was frozen belongs to the
+/// checkpoint and must not come back over the copy, nor the copy into the checkpoint.
+#[test]
+fn a_copy_during_a_checkpoint_is_not_lost_to_what_the_checkpoint_froze() {
+    let disk = rig::new_disk();
+    let armed = Arc::new(OnceLock::<(Arc<Volume>, HandleId, HandleId)>::new());
+    let interrupted = {
+        let (due, done) = (Arc::clone(&armed), Arc::clone(&armed));
+        Interrupted {
+            stage: AtomicUsize::new(0),
+            // The first batch is being flushed, and the target is in the second.
+            due: Box::new(move |stage| stage == 0 && due.get().is_some()),
+            done: Box::new(move |_| {
+                let (volume, source, target) = done.get().expect("it is armed");
+                // What is frozen of the target is an inline body, so publishing it needs nothing of the thread that waits here.
+                assert_eq!(volume.copy_range((*source, 0), (*target, 0), 50_000).expect("there is room"), 50_000);
+            }),
+        }
+    };
+    let faults = FaultDisk::with_steps(shared(&disk), Arc::new(interrupted));
+    let settings = Settings { journal_segment: 1 << 20, ..Settings::default() };
+    let (volume, _) = rig::open(&(Arc::new(faults) as Arc<dyn Disk>), &settings).expect("the volume opens");
+    let (_, source) = create(&volume, "source");
+    volume.write(source, 0, &noise(1, 50_000)).expect("there is room");
+    volume.checkpoint().expect("the disk is well");
+    for number in 0..300 {
+        let (_, handle) = create(&volume, &format!("other{number}"));
+        volume.write(handle, 0, &noise(number, 3_000)).expect("there is room");
+    }
+    let (_, target) = create(&volume, "target");
+    volume.write(target, 0, b"older").expect("there is room");
+    armed.set((Arc::clone(&volume), source, target)).expect("this happens once");
+    volume.checkpoint().expect("the disk is well");
+    assert!(read(&volume, "target") == noise(1, 50_000));
+    assert_eq!(read(&open(&disk.crash(), &settings), "target"), b"older", "the checkpoint is the state when it began");
+    volume.checkpoint().expect("the disk is well");
+    assert!(read(&open(&disk.crash(), &settings), "target") == noise(1, 50_000));
+}

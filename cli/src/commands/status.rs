@@ -87,7 +87,7 @@ fn write_mount(out: &mut dyn Write, status: &StatusReport) -> io::Result<()> {
     writeln!(out, "volume {} of {} is mounted at {}{how}", status.volume, status.repository, status.mountpoint)?;
     let started = Time { sec: i64::try_from(status.started).unwrap_or(i64::MAX), nsec: 0 };
     writeln!(out, "  process {} since {}", status.pid, local_time(started))?;
-    writeln!(out, "  free {} of {}", bytes(status.free_bytes), bytes(status.total_bytes))?;
+    writeln!(out, "  {} of {} can still be written", bytes(status.free_bytes), bytes(status.total_bytes))?;
     let unsaved = match status.changes {
         0 => "nothing changed since".to_owned(),
         changes => format!("{changes} changes and {} of content wait for the next", bytes(status.dirty_bytes)),

@@ -23,6 +23,7 @@ pub mod overlay;
 pub mod plan;
 pub mod read;
 mod rechunk;
+pub mod share;
 
 pub use base::{Base, TreeBase};
 pub use class::ClassTracker;
@@ -31,6 +32,7 @@ pub use extents::Change;
 pub use overlay::{Layer, Piece, Source, resolve};
 pub use plan::{Output, PlanInput, Planned, Planner, Tail};
 pub use read::{Seek, read_pieces, seek};
+pub use share::{Batch, Sharer};
 
 /// Largest content kept in the tree instead of in a chunk.
 pub const INLINE_MAX: u64 = 2048;

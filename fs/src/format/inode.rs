@@ -13,7 +13,7 @@
 //! | 7 | uvar | size | at most 2^63 - 1 |
 //! | 8 | uvar | allocated bytes | |
 //! | 9 | uvar | device number | |
-//! | 10 | uvar | flags | 32 bits |
+//! | 10 | uvar | flags: 1 immutable, 2 append only, 4 not dumped, 8 atime kept | below 16 |
 //! | 11 | uvar | generation | 32 bits |
 //! | 12 | uvar | parent of the first name; 0 without a name | below 2^63 |
 //! | 13 | u64 big-endian | cookie of the first name in that parent | |
@@ -39,6 +39,17 @@ const MODE_MAX: u16 = 0o7777;
 
 /// Largest size of a file.
 pub const SIZE_MAX: u64 = i64::MAX as u64;
+
+/// Flag: nothing about the inode can be changed. On disk: 1.
+pub const FLAG_IMMUTABLE: u32 = 1;
+/// Flag: content is only appended, entries are only added. On disk: 2.
+pub const FLAG_APPEND_ONLY: u32 = 2;
+/// Flag: programs that make dumps leave it out. On disk: 4.
+pub const FLAG_NO_DUMP: u32 = 4;
+/// Flag: reading does not move the access time. On disk: 8.
+pub const FLAG_NO_ATIME: u32 = 8;
+/// All flags.
+pub const FLAGS_KNOWN: u32 = FLAG_IMMUTABLE | FLAG_APPEND_ONLY | FLAG_NO_DUMP | FLAG_NO_ATIME;
 
 /// What an inode is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -111,7 +122,7 @@ pub struct Inode {
     pub allocated: u64,
     /// Device number of a device file: major in the upper half, minor in the lower.
     pub rdev: u64,
-    /// Flags, none of which version 0 gives a meaning.
+    /// `FLAG_*` flags.
     pub flags: u32,
     /// Counter for front ends that hand out file handles; inode numbers are never reused, so it stays 0.
     pub generation: u32,
@@ -158,6 +169,7 @@ impl Inode {
     /// The record's bytes.
     pub fn encode(&self) -> Vec<u8> {
         assert!(self.mode <= MODE_MAX.into(), "permission bits only");
+        assert!(self.flags <= FLAGS_KNOWN, "known flags only");
         assert!(self.size <= SIZE_MAX && !self.parent.is_view(), "within the bounds of the format");
         let ctime = TimeCode::of(self.ctime, self.btime, None);
         let mtime = TimeCode::of(self.mtime, self.btime, Some(self.ctime));
@@ -213,7 +225,7 @@ impl Inode {
         let size = reader.uvar()?;
         let allocated = reader.uvar()?;
         let rdev = reader.uvar()?;
-        let flags = read_uvar32(&mut reader, OBJECT)?;
+        let flags = read_flags(&mut reader, OBJECT)?;
         let generation = read_uvar32(&mut reader, OBJECT)?;
         let parent = Ino(reader.uvar()?);
         if size > SIZE_MAX || parent.is_view() {
@@ -244,6 +256,14 @@ impl Inode {
             parent,
             parent_cookie,
         })
+    }
+}
+
+/// Reads flags of an inode.
+pub(super) fn read_flags(reader: &mut Reader<'_>, object: &'static str) -> Result<u32> {
+    match read_uvar32(reader, object)? {
+        flags @ 0..=FLAGS_KNOWN => Ok(flags),
+        _ => Err(Error::damaged(object, "unknown flags of an inode")),
     }
 }
 

@@ -25,6 +25,7 @@
 //! | 7 | SetXattr | ino, name, value bytes, time |
 //! | 8 | RemoveXattr | ino, name, time |
 //! | 9 | Data | ino, size, atime, mtime, ctime, part count, parts |
+//! | 10 | SetFlags | ino, flags, time |
 //!
 //! Numbers are uvar unless said otherwise, names and bytes a u32 length and the bytes, times ivar seconds and u32
 //! nanoseconds. A part is: 1 = bytes (offset, bytes), 2 = zero (offset, length), 3 = extent (offset, record as bytes
@@ -35,7 +36,7 @@ use vellum_store::codec::{Reader, Writer};
 use super::{
     NAME_BYTES_MAX, TARGET_BYTES_MAX,
     extent::Extent,
-    inode::{FileKind, SIZE_MAX},
+    inode::{FileKind, SIZE_MAX, read_flags},
     read_ino, read_time, read_uvar32, write_time,
     xattr::{XATTR_NAME_MAX, XATTR_VALUE_MAX},
 };
@@ -167,6 +168,15 @@ pub enum Op {
         /// When.
         time: Time,
     },
+    /// Flags change.
+    SetFlags {
+        /// The inode.
+        ino: Ino,
+        /// All its flags.
+        flags: u32,
+        /// When.
+        time: Time,
+    },
     /// Content, size and times of a file; content past `size` goes.
     Data {
         /// The inode.
@@ -232,6 +242,7 @@ impl Op {
             Self::SetXattr { .. } => 7,
             Self::RemoveXattr { .. } => 8,
             Self::Data { .. } => 9,
+            Self::SetFlags { .. } => 10,
         }
     }
 
@@ -280,6 +291,11 @@ impl Op {
             }
             Self::RemoveXattr { ino, name, time } => {
                 write_entry(w, *ino, name);
+                write_time(w, *time);
+            }
+            Self::SetFlags { ino, flags, time } => {
+                w.uvar(ino.0);
+                w.uvar((*flags).into());
                 write_time(w, *time);
             }
             Self::Data { ino, size, atime, mtime, ctime, parts } => {
@@ -344,6 +360,10 @@ impl Op {
                 Self::RemoveXattr { ino, name, time: read_time(r, OBJECT)? }
             }
             9 => Self::decode_data(r)?,
+            10 => {
+                let ino = read_ino(r, OBJECT)?;
+                Self::SetFlags { ino, flags: read_flags(r, OBJECT)?, time: read_time(r, OBJECT)? }
+            }
             _ => return Err(Error::damaged(OBJECT, format!("unknown operation {number}"))),
         })
     }

@@ -9,7 +9,7 @@ use vellum_store::id::{BlobId, HeadHash};
 use super::{
     dirent::{Dirent, DirentRef, first_cookie, last_cookie},
     extent::{BLOB_BYTES_MAX, Extent},
-    inode::{FileKind, Inode, SIZE_MAX, WriteClass},
+    inode::{FLAGS_KNOWN, FileKind, Inode, SIZE_MAX, WriteClass},
     op::{self, Op, Part},
     volume::{self, SnapshotRecord, VolumeState},
     xattr::{self, Joiner, PART_BYTES, XATTR_VALUE_MAX},
@@ -111,7 +111,7 @@ fn inodes_of_all_kinds_and_extreme_numbers_round_trip() {
             size: SIZE_MAX,
             allocated: u64::MAX,
             rdev: u64::MAX,
-            flags: u32::MAX,
+            flags: FLAGS_KNOWN,
             generation: u32::MAX,
             class: WriteClass::Random,
             parent: Ino::MAX,
@@ -268,6 +268,7 @@ fn operations() -> Vec<Op> {
         Op::SetAttr { ino, mode: None, uid: None, gid, atime: None, mtime, ctime: time },
         Op::SetXattr { ino, name: b"user.a".to_vec(), value: vec![9; 300], time },
         Op::RemoveXattr { ino, name: b"user.a".to_vec(), time },
+        Op::SetFlags { ino, flags: FLAGS_KNOWN, time },
         Op::Data { ino, size: 0, atime: time, mtime: time, ctime: time, parts: vec![] },
         Op::Data {
             ino,

@@ -11,7 +11,7 @@ use crate::{
     ino::Ino,
     time::Time,
     volume::{
-        handles::OpenMode,
+        handles::{OpenIntent, OpenMode},
         ops::{Entry, files::Allocate},
     },
 };
@@ -112,6 +112,11 @@ pub fn open_mode(flags: OpenFlags) -> OpenMode {
         append: false,
         sync: flags.0 & libc::O_DSYNC != 0,
     }
+}
+
+/// What else the opener of a file means to do.
+pub fn open_intent(flags: OpenFlags) -> OpenIntent {
+    OpenIntent { appends: flags.0 & libc::O_APPEND != 0, keeps_atime: flags.0 & libc::O_NOATIME != 0 }
 }
 
 /// What `fallocate` is to do.

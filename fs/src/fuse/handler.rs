@@ -12,21 +12,22 @@ use std::{
     ops::ControlFlow,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::SystemTime,
 };
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
-    Request, TimeOrNow, WriteFlags,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::{
     MountOptions,
     convert::{self, TTL, caller},
     errno::{errno, sync_errno},
+    ioctl,
     options::{CONTROL_XATTR, STATUS_XATTR},
     pool::Pool,
 };
@@ -57,6 +58,7 @@ pub struct Handler {
     reads: Pool,
     control: Option<PathBuf>,
     writeback_cache: bool,
+    notifier: Arc<OnceLock<Notifier>>,
 }
 
 impl Handler {
@@ -64,12 +66,22 @@ impl Handler {
     pub fn new(volume: Arc<Volume>, options: &MountOptions) -> Self {
         let spawner = volume.repository().spawner();
         let (pool, reads) = (Pool::new(Arc::clone(spawner), "sync"), Pool::new(Arc::clone(spawner), "read"));
-        Self { volume, pool, reads, control: options.control.clone(), writeback_cache: options.writeback_cache }
+        let (control, writeback_cache) = (options.control.clone(), options.writeback_cache);
+        Self { volume, pool, reads, control, writeback_cache, notifier: Arc::default() }
+    }
+
+    /// Where the session puts what the kernel can be told by, once there is a session.
+    pub fn notifier(&self) -> Arc<OnceLock<Notifier>> {
+        Arc::clone(&self.notifier)
     }
 
     fn opened(&self, answer: Result<Opened>, reply: ReplyOpen) {
         match answer {
-            Ok(opened) => reply.opened(FileHandle(opened.handle.0), file_flags()),
+            Ok(opened) => {
+                // Pages in memory are read without a word to this process, which then could not move the access time.
+                let flags = if opened.refresh { FopenFlags::empty() } else { file_flags() };
+                reply.opened(FileHandle(opened.handle.0), flags);
+            }
             Err(error) => reply.error(errno(&error)),
         }
     }
@@ -132,6 +144,8 @@ impl Filesystem for Handler {
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_CACHE_SYMLINKS,
+            // Handles of files stay good: numbers are never given out again, and `lookup` finds any of them.
+            InitFlags::FUSE_EXPORT_SUPPORT,
             // The kernel enforces ACLs; the volume applies the umask, because a default ACL replaces it.
             InitFlags::FUSE_POSIX_ACL,
             InitFlags::FUSE_DONT_MASK,
@@ -301,7 +315,8 @@ impl Filesystem for Handler {
     }
 
     fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.opened(self.volume.open_file(convert::ino(ino), convert::open_mode(flags)), reply);
+        let (mode, intent) = (convert::open_mode(flags), convert::open_intent(flags));
+        self.opened(self.volume.open_file_for(convert::ino(ino), mode, intent), reply);
     }
 
     fn create(
@@ -469,11 +484,11 @@ impl Filesystem for Handler {
             Ok(found) => {
                 let unit = u64::from(found.block_bytes);
                 let (blocks, free) = (found.total_bytes / unit, found.free_bytes / unit);
-                let files = found.files_free;
+                let (writable, files) = (found.writable_bytes / unit, found.files_free);
                 reply.statfs(
                     blocks,
                     free,
-                    free,
+                    writable,
                     files,
                     files,
                     found.block_bytes,
@@ -558,17 +573,29 @@ impl Filesystem for Handler {
 
     fn ioctl(
         &self,
-        _request: &Request,
-        _ino: INodeNo,
+        request: &Request,
+        ino: INodeNo,
         _handle: FileHandle,
         _flags: IoctlFlags,
-        _command: u32,
-        _input: &[u8],
-        _output_bytes_max: u32,
+        command: u32,
+        input: &[u8],
+        output_bytes_max: u32,
         reply: ReplyIoctl,
     ) {
-        // Programs ask in this way whether they write to a terminal, or for flags that only ext4 has.
-        reply.error(Errno::ENOTTY);
+        let answered = ioctl::answer(&self.volume, convert::ino(ino), &caller(request), command, input);
+        match answered {
+            Ok(answer) if answer.output.len() > output_bytes_max as usize => reply.error(Errno::EINVAL),
+            Ok(answer) => {
+                if answer.changed
+                    && let Some(notifier) = self.notifier.get()
+                {
+                    // The kernel does not look for itself what such a call does to the times. An inode that it has let go of is no fault.
+                    let _ = notifier.inval_inode(ino, -1, 0);
+                }
+                reply.ioctl(0, &answer.output);
+            }
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn lseek(

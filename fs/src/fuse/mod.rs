@@ -11,6 +11,7 @@ pub mod convert;
 mod device;
 pub mod errno;
 pub mod handler;
+mod ioctl;
 pub mod options;
 pub mod pool;
 pub mod session;

@@ -69,8 +69,11 @@ impl Mounted {
         // From here on, a failure takes the mount away again.
         let attached = Attached { device, mountpoint: options.mountpoint.clone() };
         let handler = Handler::new(Arc::clone(volume), options);
+        let notifier = handler.notifier();
         let session =
             Session::from_fd(handler, session_device.map_err(refused)?, config.acl, config).map_err(refused)?;
+        // Nobody else knows of it yet, and no request was received.
+        let _ = notifier.set(session.notifier());
         Ok(Self { session: Some(session), attached, volume: Arc::clone(volume) })
     }
 

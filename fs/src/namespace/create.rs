@@ -1,6 +1,6 @@
 //! Creating inodes: files, directories, symbolic links, devices, pipes and sockets, and the root.
 
-use super::{DirectoryChange, Link, Namespace, NamespaceView, acl};
+use super::{DirectoryChange, Link, Namespace, NamespaceView, acl, flags::FLAGS_INHERITED};
 use crate::{
     error::{Error, Result},
     format::{
@@ -96,6 +96,7 @@ impl Namespace<'_> {
         let mut inode = Inode::new(args.kind, args.mode & MODE_MASK, args.uid, args.gid, args.time);
         inode.nlink = if args.kind.is_directory() { 2 } else { 1 };
         inode.rdev = args.rdev;
+        inode.flags = directory.flags & FLAGS_INHERITED;
         (inode.parent, inode.parent_cookie) = (link.parent, link.cookie);
         if directory.mode & SET_GID != 0 {
             inode.gid = directory.gid;

@@ -24,6 +24,7 @@
 mod acl;
 mod attributes;
 mod create;
+mod flags;
 mod link;
 mod list;
 mod path;

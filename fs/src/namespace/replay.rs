@@ -61,6 +61,10 @@ impl Namespace<'_> {
                 self.remove_xattr(*ino, name, *time)?;
                 Ok(Applied::Changed(*ino))
             }
+            Op::SetFlags { ino, flags, time } => {
+                self.set_flags(*ino, *flags, *time)?;
+                Ok(Applied::Changed(*ino))
+            }
             Op::Data { ino, .. } => Err(Error::invalid(*ino)),
         }
     }

@@ -218,7 +218,7 @@ impl Volume {
     }
 
     /// Whether more is in memory than should wait for the clock.
-    fn has_piled_up(&self) -> bool {
+    pub(crate) fn has_piled_up(&self) -> bool {
         let meta = self.meta.read();
         meta.tree.dirty_bytes() > self.options.dirty_nodes_max || meta.changed.len() > CHANGED_INODES_MAX
     }

@@ -206,7 +206,7 @@ impl Volume {
     }
 
     /// Separates what belongs to the running checkpoint; returns how much that is.
-    fn rotate_frozen(&self, cell: &Cell) -> u64 {
+    pub(crate) fn rotate_frozen(&self, cell: &Cell) -> u64 {
         let mut state = cell.lock();
         if let Some(frozen) = &self.meta.read().frozen
             && state.live_generation <= frozen.generation
@@ -218,11 +218,15 @@ impl Volume {
 
     /// Flushes both layers of one inode, whose turn the caller holds.
     pub(crate) fn flush_with_turn(&self, turn: &Turn) -> Result<()> {
-        let turn = std::slice::from_ref(turn);
-        if self.rotate_frozen(turn[0].cell()) > 0 {
-            self.flush_batch(turn, Tail::Flush, Duration::ZERO)?;
+        if self.rotate_frozen(turn.cell()) > 0 {
+            self.flush_one_layer(turn)?;
         }
-        self.flush_batch(turn, Tail::Flush, Duration::ZERO)
+        self.flush_one_layer(turn)
+    }
+
+    /// Flushes the frozen layer of an inode whose turn the caller holds, or the live one if there is none.
+    pub(crate) fn flush_one_layer(&self, turn: &Turn) -> Result<()> {
+        self.flush_batch(std::slice::from_ref(turn), Tail::Flush, Duration::ZERO)
     }
 
     /// Flushes one layer of each inode: the frozen one if there is one.
@@ -386,7 +390,7 @@ impl Volume {
 ///
 /// What is dirty above them is newer. If the journal holds it already, replay would put these changes over it: so it counts as
 /// not journalled from here on, and follows them.
-fn note_unjournaled(state: &mut CellState, generation: u64, changes: Vec<Change>) {
+pub(crate) fn note_unjournaled(state: &mut CellState, generation: u64, changes: Vec<Change>) {
     let CellState { live, frozen, unjournaled, .. } = state;
     for change in changes {
         for layer in frozen.iter_mut().chain(std::iter::once(&mut *live)) {

@@ -42,6 +42,15 @@ impl OpenMode {
     }
 }
 
+/// What an opener means to do beyond the mode.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenIntent {
+    /// Writes go to the end, which whoever writes sees to; what is append-only asks for it.
+    pub appends: bool,
+    /// Reads leave the access time alone.
+    pub keeps_atime: bool,
+}
+
 /// What a handle refers to.
 #[derive(Clone, Debug)]
 pub enum Target {
@@ -71,6 +80,8 @@ pub struct Handle {
     pub ino: Ino,
     /// How it was opened.
     pub mode: OpenMode,
+    /// What for.
+    pub intent: OpenIntent,
     /// What it refers to.
     pub target: Target,
     /// For read-ahead.
@@ -92,9 +103,9 @@ impl Default for Handles {
 
 impl Handles {
     /// Adds a handle.
-    pub fn insert(&self, ino: Ino, mode: OpenMode, target: Target) -> HandleId {
+    pub fn insert(&self, ino: Ino, mode: OpenMode, intent: OpenIntent, target: Target) -> HandleId {
         let id = HandleId(self.next.fetch_add(1, Ordering::Relaxed));
-        let handle = Handle { ino, mode, target, pattern: Mutex::default() };
+        let handle = Handle { ino, mode, intent, target, pattern: Mutex::default() };
         self.open.write().insert(id, Arc::new(handle));
         id
     }

@@ -250,6 +250,11 @@ impl Volume {
         if !state.has_unjournaled() {
             return Ok(Encoded::Pending);
         }
+        // A copied file can have very many references, each of which would be looked up only to see that they do not fit.
+        let extents = state.unjournaled.iter().filter(|item| matches!(item.change, Change::Extent(_))).count();
+        if extents * (EXTENT_BYTES + PART_BYTES) > self.record_max() {
+            return Ok(Encoded::TooLarge);
+        }
         let mut meta = self.meta.write();
         let Some((op, captures)) = self.content_op(cell.ino, &state, &meta)? else {
             return Ok(Encoded::Pending);

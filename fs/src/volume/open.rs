@@ -233,6 +233,13 @@ impl Volume {
         for thread in std::mem::take(&mut *self.threads.lock()) {
             thread.join();
         }
+        if !self.options.read_only {
+            let mut meta = self.meta.write();
+            if meta.atime_moved {
+                // A clean end is the time to keep what never makes a checkpoint by itself.
+                meta.next_sequence();
+            }
+        }
         let closed = match self.options.read_only {
             true => Ok(()),
             false => self.checkpoint().inspect_err(|error| {

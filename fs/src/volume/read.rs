@@ -23,6 +23,7 @@ use crate::{
         read::{Seek, read_pieces, seek},
     },
     error::{Error, Result},
+    format::inode::{FLAG_NO_ATIME, Inode},
     ino::Ino,
     tree::Tree,
 };
@@ -63,9 +64,7 @@ impl Volume {
                 let meta = self.meta.read();
                 (meta.tree.clone(), meta.inode(cell.ino)?.ok_or(Error::Stale(cell.ino.into()))?)
             };
-            if self.options.relatime {
-                self.touch_atime(cell, &mut state)?;
-            }
+            self.note_read(cell, handle, &mut state)?;
             let end = offset.saturating_add(length.min(READ_BYTES_MAX) as u64).min(inode.size);
             if offset >= end {
                 return Ok(Some(Vec::new()));
@@ -207,25 +206,41 @@ impl Volume {
         }
     }
 
-    fn touch_atime(&self, cell: &Cell, state: &mut CellState) -> Result<()> {
-        if self.check_writable().is_err() {
-            return Ok(());
+    /// Moves the access time of a file that is read through `handle`, where that is wanted.
+    pub(crate) fn note_read(&self, cell: &Cell, handle: &Handle, state: &mut CellState) -> Result<()> {
+        if self.options.relatime && !handle.intent.keeps_atime && self.touch_atime(cell.ino)? {
+            // Synced with the content, if that is; a file is synced as a whole.
+            state.attributes_changed = Some(self.meta.read().generation);
+        }
+        Ok(())
+    }
+
+    /// Whether a read at this moment moves the access time of an inode.
+    pub(crate) fn moves_atime(&self, inode: &Inode) -> bool {
+        let old = || self.now().sec - inode.atime.sec >= ATIME_AGE_SECONDS;
+        self.options.relatime
+            && inode.flags & FLAG_NO_ATIME == 0
+            && (inode.atime <= inode.mtime || inode.atime <= inode.ctime || old())
+            && self.check_writable().is_ok()
+    }
+
+    /// Moves the access time of an inode that is read, if that is wanted; returns whether it did.
+    pub(crate) fn touch_atime(&self, ino: Ino) -> Result<bool> {
+        // Most reads find it moved already, and need no more than this.
+        let stale = |inode: Option<Inode>| inode.filter(|inode| self.moves_atime(inode));
+        if !self.options.relatime || stale(self.meta.read().inode(ino)?).is_none() {
+            return Ok(false);
         }
         let now = self.now();
         let mut meta = self.meta.write();
-        let Some(mut inode) = meta.inode(cell.ino)? else {
-            return Ok(());
+        let Some(mut inode) = stale(meta.inode(ino)?) else {
+            return Ok(false);
         };
-        let stale =
-            inode.atime <= inode.mtime || inode.atime <= inode.ctime || now.sec - inode.atime.sec >= ATIME_AGE_SECONDS;
-        if stale {
-            inode.atime = now;
-            put_inode_in(&mut meta.tree, cell.ino, &inode)?;
-            // Not a change by itself: it rides along with the next checkpoint and never makes one.
-            state.attributes_changed = Some(meta.generation);
-            meta.atime_moved = true;
-            meta.changed.insert(cell.ino);
-        }
-        Ok(())
+        inode.atime = now;
+        put_inode_in(&mut meta.tree, ino, &inode)?;
+        // Not a change by itself: it rides along with the next checkpoint and never makes one.
+        meta.atime_moved = true;
+        meta.changed.insert(ino);
+        Ok(true)
     }
 }

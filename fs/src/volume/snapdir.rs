@@ -215,6 +215,12 @@ impl Volume {
     /// `lookup` below a snapshot directory.
     pub(crate) fn view_lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {
         match self.snapdir.node(parent)? {
+            node if name == b"." => self.view_entry(node, false),
+            Node::Snapdir(dir) if name == b".." => self.lookup(dir, b"."),
+            Node::Inside(view, entry, inner) if name == b".." => {
+                let parent = NamespaceView::new(&view.tree, &self.names).parent_of(inner)?;
+                self.view_entry(self.parent_node(&view, entry, inner, parent), false)
+            }
             Node::Snapdir(dir) => {
                 // A list that could not be read must not look like one that lacks the name.
                 if let Some(record) = records::find_snapshot(&self.tree(), name)? {
@@ -248,6 +254,14 @@ impl Volume {
             ino
         };
         Ok(Node::Inside(view, dir, inner))
+    }
+
+    /// What is above a directory of a snapshot: its parent then, or the snapshot directory that it was entered through.
+    fn parent_node(&self, view: &Arc<View>, entry: Ino, inner: Ino, parent: Ino) -> Node {
+        match self.directory_in(&view.record, entry) {
+            Ok(Node::Inside(_, _, top)) if top == inner => Node::Snapdir(entry),
+            _ => Node::Inside(Arc::clone(view), entry, parent),
+        }
     }
 
     /// What `latest` or an instant stands for in the snapshot directory of `dir`.
@@ -292,6 +306,14 @@ impl Volume {
         self.node_attr(&self.snapdir.node(ino)?)
     }
 
+    /// Flags of an inode of a snapshot.
+    pub(crate) fn view_flags(&self, ino: Ino) -> Result<u32> {
+        match self.snapdir.node(ino)? {
+            Node::Inside(view, _, inner) => Ok(inode_in(&view.tree, inner)?.ok_or(Error::Stale(ino.into()))?.flags),
+            Node::Snapdir(_) | Node::Link(..) => Ok(0),
+        }
+    }
+
     /// Target of a link: the snapshot that it stands for, or the target of a link inside a snapshot.
     pub(crate) fn view_read_link(&self, ino: Ino) -> Result<Vec<u8>> {
         match self.snapdir.node(ino)? {
@@ -320,8 +342,11 @@ impl Volume {
             Node::Snapdir(dir) => self.list_snapshots_of(ino, dir, after, visit),
             Node::Inside(view, entry, inner) => {
                 NamespaceView::new(&view.tree, &self.names).read_dir(inner, after, &mut |found: DirEntry<'_>| {
-                    // `..` of the entry directory lies in the live tree; kernels resolve it themselves.
-                    self.visit_node(Node::Inside(Arc::clone(&view), entry, found.ino), &found, visit)
+                    let node = match found.name {
+                        b".." => self.parent_node(&view, entry, inner, found.ino),
+                        _ => Node::Inside(Arc::clone(&view), entry, found.ino),
+                    };
+                    self.visit_node(node, &found, visit)
                 })
             }
             Node::Link(..) => Err(Error::NotDirectory("a link to a snapshot".into())),

@@ -33,16 +33,21 @@ pub struct SpaceGauge {
 impl SpaceGauge {
     /// Asks the system; `pending` bytes are accepted but not yet written.
     pub fn refresh(&self, repository: &Repository, pending: u64) -> Result<()> {
+        let left = Self::measure(repository, pending)?;
+        self.left.store(left, Ordering::Relaxed);
+        // The closer the end, the sooner again: what packs add to the content adds up between two looks.
+        self.until_refresh.store(REFRESH_BYTES.min(left / OVERHEAD_PART as i64), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Bytes that would be accepted if nothing deduplicated or compressed; asks the system. Negative in what is held back.
+    pub fn measure(repository: &Repository, pending: u64) -> Result<i64> {
         let space = repository.space()?;
         let small_disk = (space.total_bytes / SMALL_DISK_PART) as i64;
         let free = i64::try_from(space.free_bytes).unwrap_or(i64::MAX);
         let reserve = RESERVE_BYTES.min(small_disk);
         let pending = i64::try_from(pending.saturating_add(pending / OVERHEAD_PART)).unwrap_or(i64::MAX);
-        let left = free.saturating_sub(reserve).saturating_sub(pending);
-        self.left.store(left, Ordering::Relaxed);
-        // The closer the end, the sooner again: what packs add to the content adds up between two looks.
-        self.until_refresh.store(REFRESH_BYTES.min(left / OVERHEAD_PART as i64), Ordering::Relaxed);
-        Ok(())
+        Ok(free.saturating_sub(reserve).saturating_sub(pending))
     }
 
     /// Accepts `bytes`, or answers [`Error::NoSpace`]. `pending` tells the bytes that were accepted but not yet written.

@@ -2,7 +2,7 @@
 
 use super::super::Volume;
 use crate::{
-    attr::{Attr, SetAttr},
+    attr::{Attr, SetAttr, SetTime},
     error::{Error, Result},
     format::{
         inode::{FileKind, SIZE_MAX},
@@ -14,6 +14,7 @@ use crate::{
     volume::{
         cells::{Cell, CellState, Queued},
         flush::STREAM_BYTES,
+        space::SpaceGauge,
         state::{Meta, inode_in, put_inode_in},
     },
 };
@@ -25,8 +26,10 @@ pub struct VolumeStatistics {
     pub block_bytes: u32,
     /// Size of the disk below.
     pub total_bytes: u64,
-    /// What can still be written.
+    /// What is free of it, and not spoken for by what was accepted.
     pub free_bytes: u64,
+    /// What can still be written, if it neither deduplicates nor compresses; without what is held back for checkpoints.
+    pub writable_bytes: u64,
     /// Inodes that can still be made: as good as without bound.
     pub files_free: u64,
     /// Longest name.
@@ -71,6 +74,13 @@ impl Volume {
             if size > SIZE_MAX {
                 return Err(Error::TooBig(ino.into()));
             }
+        }
+        let now = |set: Option<SetTime>| set.is_none_or(|set| set == SetTime::Now);
+        let touches = change.mode.is_none() && change.uid.is_none() && change.gid.is_none() && change.size.is_none();
+        if touches && now(change.atime) && now(change.mtime) {
+            inode.check_touch(ino)?;
+        } else {
+            inode.check_attributes(ino)?;
         }
         let names = AttributeChange {
             mode: change.mode,
@@ -169,16 +179,24 @@ impl Volume {
         if Self::is_view(ino) {
             return self.view_read_link(ino);
         }
+        self.touch_atime(ino)?;
         NamespaceView::new(&self.tree(), &self.names).read_link(ino)
     }
 
     /// Space and counts of the volume.
     pub fn statistics(&self) -> Result<VolumeStatistics> {
         let space = self.repository.space()?;
+        let accepted = self.accepted_bytes();
+        let free_bytes = space.free_bytes.saturating_sub(accepted);
+        let writable_bytes = match self.check_healthy() {
+            Ok(()) => SpaceGauge::measure(&self.repository, accepted)?.max(0) as u64,
+            Err(_) => 0,
+        };
         Ok(VolumeStatistics {
             block_bytes: 4096,
             total_bytes: space.total_bytes,
-            free_bytes: space.free_bytes.saturating_sub(self.budget.used()),
+            free_bytes,
+            writable_bytes,
             files_free: u64::MAX >> 16,
             name_bytes_max: 255,
         })

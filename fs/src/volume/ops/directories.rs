@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::super::{
     Volume,
-    handles::{HandleId, OpenMode, Target},
+    handles::{HandleId, OpenIntent, OpenMode, Target},
 };
 use crate::{
     attr::Attr,
@@ -29,7 +29,7 @@ impl Volume {
             return Err(Error::NotDirectory(ino.into()));
         }
         let immutable = Self::is_view(ino) && self.view_file(ino).is_ok();
-        Ok((self.handles.insert(ino, OpenMode::default(), Target::Directory(ino)), immutable))
+        Ok((self.handles.insert(ino, OpenMode::default(), OpenIntent::default(), Target::Directory(ino)), immutable))
     }
 
     /// Lists entries whose cookie is above `after`, `.` and `..` first, until `visit` breaks. A cookie stays valid whatever
@@ -43,6 +43,7 @@ impl Volume {
         if Self::is_view(ino) {
             return self.view_read_dir(ino, after, visit);
         }
+        self.touch_atime(ino)?;
         let tree = self.tree();
         let view = NamespaceView::new(&tree, &self.names);
         if ino != Ino::ROOT || !self.options.snapdir_visible || after >= COOKIE_SNAPDIR {

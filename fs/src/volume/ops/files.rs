@@ -7,7 +7,7 @@ use super::{
         Volume,
         cells::{Cell, CellState},
         flush::STREAM_BYTES,
-        handles::{Handle, HandleId, OpenMode, Target},
+        handles::{Handle, HandleId, OpenIntent, OpenMode, Target},
         journal::CONTENT_INLINE_MAX,
         state::{inode_in, put_inode_in},
     },
@@ -20,9 +20,6 @@ use crate::{
     format::inode::{FileKind, Inode, SIZE_MAX, WriteClass},
     ino::Ino,
 };
-
-/// Bytes that one call of `copy_range` moves at most.
-const COPY_BYTES_MAX: u64 = 8 << 20;
 
 /// What to do with a range of a file's space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,18 +45,25 @@ pub struct Opened {
     pub handle: HandleId,
     /// Content will never change: what is cached of it stays right.
     pub immutable: bool,
+    /// The next read moves the access time, if it is asked for here and not answered from a cache.
+    pub refresh: bool,
 }
 
 impl Volume {
     /// Opens a file.
     pub fn open_file(&self, ino: Ino, mode: OpenMode) -> Result<Opened> {
+        self.open_file_for(ino, mode, OpenIntent::default())
+    }
+
+    /// Opens a file, telling more of what the opener means to do.
+    pub fn open_file_for(&self, ino: Ino, mode: OpenMode, intent: OpenIntent) -> Result<Opened> {
         if Self::is_view(ino) {
             if mode.write {
                 return Err(Error::ReadOnly("a snapshot".into()));
             }
             let (view, inner) = self.view_file(ino)?;
-            let handle = self.handles.insert(ino, mode, Target::Frozen(view, inner));
-            return Ok(Opened { handle, immutable: true });
+            let handle = self.handles.insert(ino, mode, intent, Target::Frozen(view, inner));
+            return Ok(Opened { handle, immutable: true, refresh: false });
         }
         if mode.write {
             self.check_writable()?;
@@ -68,24 +72,28 @@ impl Volume {
         if inode.kind == FileKind::Directory {
             return Err(Error::IsDirectory(ino.into()));
         }
-        Ok(Opened { handle: self.open_cell(ino, mode), immutable: false })
+        if mode.write {
+            if intent.appends || mode.append { inode.check_touch(ino)? } else { inode.check_attributes(ino)? }
+        }
+        let refresh = mode.read && !intent.keeps_atime && self.moves_atime(&inode);
+        Ok(Opened { handle: self.open_cell(ino, mode, intent), immutable: false, refresh })
     }
 
-    fn open_cell(&self, ino: Ino, mode: OpenMode) -> HandleId {
+    fn open_cell(&self, ino: Ino, mode: OpenMode, intent: OpenIntent) -> HandleId {
         let cell = self.cells.get(ino);
         let mut state = cell.lock();
         state.opens += 1;
         state.mappable += u32::from(mode.is_mappable());
         drop(state);
-        self.handles.insert(ino, mode, Target::Live(cell))
+        self.handles.insert(ino, mode, intent, Target::Live(cell))
     }
 
     /// Creates a regular file and opens it. The front end has looked for an existing one already; one that appeared since
     /// gives [`Error::Exists`].
     pub fn create(&self, new: &NewInode<'_>, mode: OpenMode, caller: &Caller) -> Result<(Entry, Opened)> {
         let entry = self.create_inode(new, caller)?;
-        let handle = self.open_cell(entry.attr.ino, mode);
-        Ok((entry, Opened { handle, immutable: false }))
+        let handle = self.open_cell(entry.attr.ino, mode, OpenIntent::default());
+        Ok((entry, Opened { handle, immutable: false, refresh: false }))
     }
 
     /// Closes a handle.
@@ -168,6 +176,7 @@ impl Volume {
             let mut meta = self.meta.write();
             let mut inode = meta.inode(cell.ino)?.ok_or(Error::Stale(cell.ino.into()))?;
             let offset = if handle.mode.append { inode.size } else { offset };
+            inode.check_content(cell.ino, offset)?;
             let end = offset.checked_add(bytes).filter(|&end| end <= SIZE_MAX);
             let end = end.ok_or(Error::TooBig(cell.ino.into()))?;
             self.begin_change(&mut state, &mut meta, cell.ino, time);
@@ -245,6 +254,7 @@ impl Volume {
         let mut state = cell.lock();
         let mut meta = self.meta.write();
         let mut inode = meta.inode(cell.ino)?.ok_or(Error::Stale(cell.ino.into()))?;
+        inode.check_content(cell.ino, if zeroes { 0 } else { inode.size })?;
         self.begin_change(&mut state, &mut meta, cell.ino, time);
         if zeroes {
             let zero_end = end.min(inode.size);
@@ -260,19 +270,5 @@ impl Volume {
         drop(meta);
         self.settle_budget(cell, &state, 0);
         Ok(())
-    }
-
-    /// Copies a range between two open files of the live tree; returns the bytes copied, fewer at the end of the source.
-    pub fn copy_range(
-        &self,
-        (source, offset): (HandleId, u64),
-        (target, target_offset): (HandleId, u64),
-        length: u64,
-    ) -> Result<u64> {
-        let data = self.read(source, offset, length.min(COPY_BYTES_MAX) as usize)?;
-        if data.is_empty() {
-            return Ok(0);
-        }
-        self.write(target, target_offset, &data).map(|written| written as u64)
     }
 }

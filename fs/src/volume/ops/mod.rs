@@ -10,8 +10,10 @@
 //! used up, and whatever syncs.
 
 pub mod attributes;
+pub mod copy;
 pub mod directories;
 pub mod files;
+pub mod flags;
 pub mod names;
 pub mod xattrs;
 

@@ -44,7 +44,8 @@ pub struct NewInode<'a> {
 }
 
 impl Volume {
-    /// Finds `name` in `parent`; the answer holds a reference.
+    /// Finds `name` in `parent`; the answer holds a reference. `.` is any inode itself, [`Error::Stale`] if it is gone, and `..`
+    /// the directory of a directory.
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {
         if Self::is_view(parent) {
             return self.view_lookup(parent, name);
@@ -54,8 +55,16 @@ impl Volume {
         }
         let tree = self.tree();
         let view = NamespaceView::new(&tree, &self.names);
-        let (ino, _) = view.lookup(parent, name)?;
-        let inode = view.inode(ino)?;
+        let ino = match name {
+            // Not names, but how a kernel asks for an inode of which it has kept the number only.
+            b"." => parent,
+            b".." => view.parent_of(parent)?,
+            name => view.lookup(parent, name)?.0,
+        };
+        let inode = match view.inode(ino) {
+            Err(Error::NotFound(_)) if name == b"." => return Err(Error::Stale(ino.into())),
+            inode => inode?,
+        };
         Ok(self.referenced(ino, &inode))
     }
 
@@ -77,6 +86,7 @@ impl Volume {
         let mut meta = self.meta.write();
         let mode = {
             let view = NamespaceView::new(&meta.tree, &self.names);
+            view.check_addable(new.parent, new.name)?;
             view.create_mode(new.parent, new.kind, new.mode, new.umask)?
         };
         let ino = meta.runs.allocate(new.parent);
@@ -118,6 +128,11 @@ impl Volume {
         }
         let time = self.now();
         let mut meta = self.meta.write();
+        {
+            let view = NamespaceView::new(&meta.tree, &self.names);
+            view.check_addable(parent, name)?;
+            view.inode(ino)?.check_attributes(ino)?;
+        }
         let args = LinkArgs { ino, parent, name, time };
         let inode = meta.change(|tree| Namespace::new(tree, &self.names).link(&args))?;
         let op = Op::Link { ino, parent, name: name.to_vec(), time };
@@ -131,6 +146,7 @@ impl Volume {
         self.check_name_removable(parent, name)?;
         let time = self.now();
         let mut meta = self.meta.write();
+        NamespaceView::new(&meta.tree, &self.names).check_removable(parent, name)?;
         let removed = meta.change(|tree| Namespace::new(tree, &self.names).unlink(parent, name, time))?;
         self.finish_change(meta, &Op::Unlink { parent, name: name.to_vec(), time }, time);
         self.after_removal(&removed)
@@ -144,6 +160,7 @@ impl Volume {
         self.check_name_removable(parent, name)?;
         let time = self.now();
         let mut meta = self.meta.write();
+        NamespaceView::new(&meta.tree, &self.names).check_removable(parent, name)?;
         let removed = meta.change(|tree| Namespace::new(tree, &self.names).rmdir(parent, name, time))?;
         self.finish_change(meta, &Op::Rmdir { parent, name: name.to_vec(), time }, time);
         self.after_removal(&removed)
@@ -177,6 +194,7 @@ impl Volume {
         self.check_name_writable(new_parent, new_name)?;
         let time = self.now();
         let mut meta = self.meta.write();
+        NamespaceView::new(&meta.tree, &self.names).check_renamable((parent, name), (new_parent, new_name))?;
         let whiteout = flags.whiteout.then(|| meta.runs.allocate(parent));
         let args = RenameArgs { parent, name, new_parent, new_name, flags, whiteout, time };
         let renamed = meta.change(|tree| Namespace::new(tree, &self.names).rename(&args))?;

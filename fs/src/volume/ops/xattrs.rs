@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use super::super::Volume;
+use super::super::{Volume, state::Meta};
 use crate::{
     error::{Error, Result},
     format::op::Op,
@@ -17,6 +17,7 @@ impl Volume {
         self.space.accept(&self.repository, value.len() as u64 + 4096, || self.accepted_bytes())?;
         let time = self.now();
         let mut meta = self.meta.write();
+        check_flags(&meta, ino)?;
         let args = SetXattrArgs { ino, name, value, mode, time };
         meta.change(|tree| Namespace::new(tree, &self.names).set_xattr(&args))?;
         let op = Op::SetXattr { ino, name: name.to_vec(), value: value.to_vec(), time };
@@ -29,6 +30,7 @@ impl Volume {
         self.check_xattr_writable(ino)?;
         let time = self.now();
         let mut meta = self.meta.write();
+        check_flags(&meta, ino)?;
         meta.change(|tree| Namespace::new(tree, &self.names).remove_xattr(ino, name, time))?;
         self.finish_change(meta, &Op::RemoveXattr { ino, name: name.to_vec(), time }, time);
         Ok(())
@@ -58,6 +60,11 @@ impl Volume {
         self.wait_for_nodes();
         Ok(())
     }
+}
+
+/// Refuses a change of what the inode's flags protect.
+fn check_flags(meta: &Meta, ino: Ino) -> Result<()> {
+    meta.inode(ino)?.map_or(Ok(()), |inode| inode.check_attributes(ino))
 }
 
 /// The names of an inode's attributes. A front end answers them in one piece of 64 KiB, as Linux does, which bounds them.
