@@ -24,7 +24,8 @@ use crate::{
     history::{Explained, History, Tie, time},
     marathon,
     model::{
-        ACL_ACCESS, ACL_DEFAULT, ACL_TAGS, AclEntry, Id, Kind, New, Node, Outcome, ROOT, RenameMode, Stamp, acl_bytes,
+        ACL_ACCESS, ACL_DEFAULT, ACL_TAGS, AclEntry, Fault, Id, Kind, New, Node, Outcome, ROOT, RenameMode, Stamp,
+        acl_bytes,
     },
     rig::ME,
 };
@@ -393,7 +394,7 @@ impl Player {
 
     fn copy(&mut self) {
         let Some((from, source)) = self.handle() else { return };
-        let source = Arc::clone(&self.history.newest(source).content);
+        let (original, source) = (source, Arc::clone(&self.history.newest(source).content));
         let Some((to, id)) = self.handle() else { return };
         if from == to || !self.handles.iter().any(|(handle, _)| *handle == from) {
             return;
@@ -404,7 +405,15 @@ impl Player {
         let bytes = &source[offset.min(source.len())..(offset + length).min(source.len())];
         let now = self.history.begin();
         let found = self.volume.copy_range((from, offset as u64), (to, target as u64), length as u64);
-        let Some(copied) = self.done("copy_file_range", found) else { return };
+        let overlap =
+            original == id && !bytes.is_empty() && offset < target + bytes.len() && target < offset + bytes.len();
+        let wanted = if overlap { Err(Fault::InvalidArgument) } else { Ok(()) };
+        let Some(copied) = self.agree("copy_file_range", found, wanted) else { return };
+        let bytes = match self.faulty {
+            // What was copied before the disk failed counts.
+            true => &bytes[..copied as usize],
+            false => bytes,
+        };
         assert_eq!(copied, bytes.len() as u64, "operation {}: bytes that were copied", self.history.op);
         if copied > 0 {
             self.change(id, now, |content| {

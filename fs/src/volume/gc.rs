@@ -7,7 +7,7 @@
 //! 3. A node that cannot be read ends the run before anything is deleted: what lies below it is unknown.
 //!
 //! *Ordering*: a checkpoint of every volume after the packs are condemned waits for flushes under way, which may have relied on
-//! them (`flush.rs`: a flush holds its inode's turn from capture to publication). So the walk after it meets all that
+//! them (`flush.rs`: a flush holds its inode's turn from capture to publication), and no copy of references is under way then. So the walk after it meets all that
 //! relies on a condemned pack, and what comes later relies on none.
 //!
 //! *Threads*: the caller's. Readers and writers go on.
@@ -87,8 +87,12 @@ pub fn collect(
     }
     if !plan.is_empty() {
         run.condemn(&plan)?;
-        // What relied on the condemned packs before is in the trees of these heads.
-        commit(volumes)?;
+        {
+            // A reference that is being copied from a file that goes meanwhile would be in no tree.
+            let _still: Vec<_> = volumes.iter().map(|volume| volume.sharing.write()).collect();
+            // What relied on the condemned packs before is in the trees of these heads.
+            commit(volumes)?;
+        }
         let marks = walk(volumes, run.marks()?, &mut report, tell)?;
         run.rescue(&mut plan, &marks, &mut |done, total| tell(GcStep::Moving(done, total)))?;
         drop(marks);

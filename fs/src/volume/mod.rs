@@ -11,7 +11,7 @@
 //!    leave one when their inode is synced, or when a rename over another file ties them (P1).
 //!
 //! *Threads*: any number of callers; one flusher and one checkpointer per volume ([`background`]).
-//! Lock order: journal turn, checkpoint turn, an inode's flush turn, its cell, `meta`, then the small tables (`handles`,
+//! Lock order: `sharing`, journal turn, checkpoint turn, an inode's flush turn, its cell, `meta`, then the small tables (`handles`,
 //! `references`), which are leaves. No I/O happens under a cell or `meta` for reading what is cached; a tree node that is
 //! not resident is loaded under `meta` by the change that needs it, and by nobody else: readers walk a clone.
 //!
@@ -161,6 +161,8 @@ pub struct Volume {
     pub(crate) space: space::SpaceGauge,
     pub(crate) journal: Option<journal::VolumeJournal>,
     pub(crate) checkpoint_turn: Mutex<()>,
+    /// Held by copies of references between files.
+    pub(crate) sharing: RwLock<()>,
     pub(crate) snapdir: snapdir::Views,
     pub(crate) background: Arc<background::Signals>,
     pub(crate) threads: Mutex<Vec<JoinHandle>>,

@@ -112,6 +112,7 @@ impl Volume {
             space: SpaceGauge::default(),
             journal: None,
             checkpoint_turn: Mutex::new(()),
+            sharing: Default::default(),
             snapdir: views,
             background: Default::default(),
             threads: Mutex::default(),

@@ -9,7 +9,8 @@
 //! - F2: a blob that the source's tree names was accepted by a pack stream, and commits make all of these durable before the tree.
 //! - F6: what was taken over is listed as not journalled, so a sync of the target names the blobs where they lie durably.
 //!
-//! *Threads*: any. The source's flush turn is let go before the target's is taken, so a file can be copied within itself, and
+//! *Threads*: any. While references are on their way from one file to the other, perhaps in no tree, `sharing` is held: gc
+//! waits for it where it needs every reference in a tree. The source's flush turn is let go before the target's is taken, so a file can be copied within itself, and
 //! crossing copies cannot wait for each other. Memory is reserved before the turn: the flusher may need it to free some.
 //!
 //! *Bounds*: one batch in hand; dirty bytes of the source beyond [`FLUSH_FIRST_BYTES`] are flushed first.
@@ -86,8 +87,10 @@ impl Volume {
         if self.meta.read().tree.dirty_bytes() > DIRTY_NODES_MAX {
             self.checkpoint()?;
         }
+        let sharing = self.sharing.read();
         let original = self.original(&from, offset, length)?;
         let copied = self.share(&original, cell, target_offset)?;
+        drop(sharing);
         if to.mode.sync {
             self.sync_inode(cell.ino)?;
         }
