@@ -73,6 +73,7 @@ pub fn check(
     read_data: bool,
     tell: &mut dyn FnMut(Answer),
 ) -> Result<CheckReport> {
+    let _packs = repository.keep_packs();
     let tell = RefCell::new(tell);
     let mut damage: Vec<DamageReport> = Vec::new();
     let mut found = |found: Damage| {

@@ -140,6 +140,15 @@ fn after_a_crash_in_the_middle_of_anything_the_state_is_one_that_was_promised() 
     }
 }
 
+/// Tells other threads to stop when it goes.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn crash_beside(seed: u64, checkpoints: bool) {
     let _announce = Announce(seed);
     let settings = Settings { dirty_bytes: 100_000, journal_segment: 128 << 10, ..Settings::default() };
@@ -153,11 +162,14 @@ fn crash_beside(seed: u64, checkpoints: bool) {
         let volume = Arc::clone(&player.volume);
         let stopping = &stop;
         let other = checkpoints.then(|| scope.spawn(move || checkpoint_beside(&volume, stopping, seed)));
-        for _ in 0..250 {
-            player.step();
-            *acknowledged.lock() = player.history.acknowledged.clone();
+        {
+            // Also if a step panics: the scope waits for its threads.
+            let _stop = StopAtEnd(&stop);
+            for _ in 0..250 {
+                player.step();
+                *acknowledged.lock() = player.history.acknowledged.clone();
+            }
         }
-        stop.store(true, Ordering::Relaxed);
         other.into_iter().for_each(|other| other.join().expect("the other thread ends"));
         taker.join().expect("the taker ends")
     });

@@ -129,10 +129,9 @@ fn walk<'m>(
     let mut walk = Walk { volume: None, marks, nodes: 0, missing: 0, tell };
     for volume in volumes {
         let mut roots = BTreeMap::new();
-        let heads = volume.repository.heads(&volume.options.name)?;
-        for found in heads.heads.iter().take(2) {
-            roots.insert(found.head.tree_root, ());
-            for snapshot in records::snapshots(&volume.tree().at_root(&found.head.tree_root)?)? {
+        for root in newest_roots(volume)? {
+            roots.insert(root, ());
+            for snapshot in records::snapshots(&volume.tree().at_root(&root)?)? {
                 roots.insert(snapshot.root, ());
             }
         }
@@ -147,6 +146,20 @@ fn walk<'m>(
     }
     report.missing_chunks = walk.missing;
     Ok(walk.marks)
+}
+
+/// Roots of the two newest heads. The listing is not believed if it lacks one of them: with an older one in its place, what the
+/// missing one names would go.
+fn newest_roots(volume: &Volume) -> Result<Vec<BlobId>> {
+    let _turn = volume.checkpoint_turn.lock();
+    let found = volume.repository.heads(&volume.options.name)?;
+    let newest = volume.handle.newest().map(|(sequence, _)| sequence);
+    let sequences: Vec<u64> = found.heads.iter().take(2).map(|found| found.head.sequence).collect();
+    if sequences.first().copied() != newest || sequences.get(1).map(|below| below + 1) != newest {
+        let what = "one of its two newest heads is damaged or gone: run check";
+        return Err(Error::damaged(format!("volume {}", volume.options.name), what));
+    }
+    Ok(found.heads.iter().take(2).map(|found| found.head.tree_root).collect())
 }
 
 /// Marks the nodes of trees and the chunks that they name.

@@ -36,6 +36,7 @@ use crate::{
     error::{Error, Result},
     format::{
         inode::{FileKind, Inode},
+        key,
         volume::SnapshotRecord,
     },
     ino::Ino,
@@ -167,11 +168,22 @@ impl Volume {
             return Ok(view);
         }
         let tree = self.tree().at_root(&record.root)?;
-        let mut open = self.snapdir.open.lock();
-        open.retain(|_, view| view.strong_count() > 0);
-        let view = Arc::new(View { record: record.clone(), tree });
-        open.insert(record.id, Arc::downgrade(&view));
-        Ok(view)
+        let view = {
+            let mut open = self.snapdir.open.lock();
+            open.retain(|_, view| view.strong_count() > 0);
+            let other = open.get(&record.id).and_then(Weak::upgrade).filter(|view| view.record.root == record.root);
+            // One view of each snapshot: what it shows is held back from gc by this table.
+            other.unwrap_or_else(|| {
+                let view = Arc::new(View { record: record.clone(), tree });
+                open.insert(record.id, Arc::downgrade(&view));
+                view
+            })
+        };
+        // Deleted since its record was read, it may be half gone; deleted from here on, it stays.
+        match self.tree().get(key::snapshot(record.id).as_bytes())? {
+            Some(_) => Ok(view),
+            None => Err(Error::Stale(format!("snapshot {}", record.name.escape_ascii()).into())),
+        }
     }
 
     /// The snapshot directory of a live directory.

@@ -240,6 +240,17 @@ impl Index {
         }
     }
 
+    /// As [`Self::insert_pack`], for one that may be in a segment by now: listed twice, it would be counted twice.
+    pub fn insert_stored_pack(&self, pack: PackId, entries: &[PackEntry]) {
+        let mut state = self.state.write();
+        let in_segments = state.segments.iter().flat_map(|segment| segment.packs());
+        let in_table = state.frozen.iter().flat_map(|frozen| frozen.packs());
+        let known = in_segments.chain(in_table).any(|row| row.pack == pack);
+        if !known && !state.deleted.contains(&pack) {
+            Arc::make_mut(&mut state.recent).insert_pack(pack, entries);
+        }
+    }
+
     /// Makes the entries of these packs void for good, with the next flush also for others; an id is never given to another pack.
     pub fn remove_packs(&self, packs: &[PackId]) {
         let packs: HashSet<_> = packs.iter().copied().collect();

@@ -297,6 +297,11 @@ impl Pipeline {
         }
     }
 
+    /// Has a blob stored again when it is put the next time, whatever the index says.
+    pub(crate) fn suspect(&self, id: &BlobId) {
+        self.shared.suspects.add(id);
+    }
+
     /// Waits until everything submitted before is in an open or stored pack, and tries again what waits for space; tells why a
     /// blob of [`Self::put`] could not be stored.
     pub(crate) fn flush(&self) -> Result<()> {

@@ -78,6 +78,13 @@ struct Check<'a> {
 }
 
 impl Repository {
+    /// No pack is deleted as long as this lives; a gc leaves that to its next run. For who looks at several trees and packs one
+    /// after the other, and would take for damage what went in between.
+    pub fn keep_packs(&self) -> impl Sized + '_ {
+        // Taken by a check and, within it, by its parts: nobody waits for the other side of this lock, which is only tried.
+        self.packs_in_use.read()
+    }
+
     /// Checks everything but the trees. With `read_data` every byte of every pack is read and every blob unsealed; without, packs are
     /// compared with the index by their trailers.
     pub fn check(
@@ -86,8 +93,7 @@ impl Repository {
         progress: &mut dyn FnMut(Progress),
         found: &mut dyn FnMut(Damage),
     ) -> Result<CheckSummary> {
-        // A gc would delete what is about to be looked at.
-        let _packs = self.packs_in_use.read();
+        let _packs = self.keep_packs();
         let mut check =
             Check { repository: self, read_data, found, summary: CheckSummary::default(), told: HashSet::new() };
         check.config_and_slots()?;

@@ -29,7 +29,7 @@ use crate::{
     error::{Error, Result},
     heads::{HEADS_KEPT, newest_heads, read_manifest},
     id::{BlobKind, PackId, SegmentId, VolumeName},
-    index::{Marks, PackUse},
+    index::{Location, Marks, PackUse},
     lock::{ReaderLock, WriterLock},
     pack::{PackEntry, verify_pack},
     pipeline::Copies,
@@ -99,6 +99,8 @@ pub struct Gc<'r> {
     repository: &'r Repository,
     /// Stored packs and their lengths, when the run began.
     stored: BTreeMap<PackId, u64>,
+    /// Those of them that an earlier run buried and could not delete. A merge may drop their tombstones meanwhile.
+    buried: HashSet<PackId>,
     alone: Option<WriterLock>,
 }
 
@@ -112,6 +114,10 @@ impl Repository {
     /// Begins a run. [`Error::Locked`] while another process can write to the repository.
     pub fn begin_gc(&self) -> Result<Gc<'_>> {
         self.writing()?;
+        if let Some(volume) = self.missing_volumes.first() {
+            // What only that volume reaches would go, and the volume can come back until then.
+            return Err(Error::corrupt(format!("heads/{volume}"), "the volume's heads are gone, and gc would follow"));
+        }
         let mut share = self.writers.lock();
         // Its own share would be in the way.
         *share = None;
@@ -119,7 +125,7 @@ impl Repository {
             *share = WriterLock::share(&*self.disk, &self.path)?;
             return Err(Error::Locked { volume: self.path.display().to_string(), holder: "another process".into() });
         };
-        Ok(Gc { repository: self, stored: BTreeMap::new(), alone: Some(alone) })
+        Ok(Gc { repository: self, stored: BTreeMap::new(), buried: HashSet::new(), alone: Some(alone) })
     }
 
     /// Volumes that have a directory of heads, whoever made them.
@@ -156,10 +162,7 @@ impl Gc<'_> {
             self.stored.extend(name.as_pack().map(|pack| (pack, length)));
             Ok(())
         })?;
-        // What was being stored while they were listed is told by here.
-        let pipeline = repository.writing()?;
-        pipeline.flush()?;
-        pipeline.store_packs()?;
+        self.buried = self.stored.keys().filter(|pack| repository.index.is_removed(pack)).copied().collect();
         repository.list_packs()?;
         repository.index.packs(&mut |pack, _| {
             let name = ObjectName::pack(&pack);
@@ -268,7 +271,7 @@ impl Gc<'_> {
         let uses = marks.packs()?;
         for pack in plan.packs.keys() {
             if uses.get(pack).is_some_and(|used| used.live_blobs > 0) {
-                match self.rescue_pack(*pack, marks) {
+                match self.rescue_pack(*pack, plan, marks) {
                     Err(error) if error.is_damage() => {
                         log::warn!("pack {pack} stays, because what it holds cannot be moved: {error}");
                         kept.push(*pack);
@@ -284,7 +287,7 @@ impl Gc<'_> {
         self.repository.flush_pipeline()
     }
 
-    fn rescue_pack(&self, pack: PackId, marks: &Marks<'_>) -> Result<()> {
+    fn rescue_pack(&self, pack: PackId, plan: &GcPlan, marks: &Marks<'_>) -> Result<()> {
         let Repository { backend, keyring, sealer, index, .. } = self.repository;
         let name = ObjectName::pack(&pack);
         let mut read = |offset, length| backend.get_range(&name, offset, length);
@@ -293,12 +296,26 @@ impl Gc<'_> {
                 return Ok(());
             }
             let plain = sealer.unseal(entry.kind, entry.epoch, &entry.id, sealed, entry.plain_length)?;
+            let places = index.lookup(&entry.id)?;
+            // A place that stays may be the damaged one that writing the blob again has healed.
+            for place in places.iter().filter(|place| !plan.packs.contains_key(&place.pack)) {
+                if let Err(error) = self.verify_blob(entry, place) {
+                    log::warn!("blob {} is damaged in pack {}: {error}", entry.id, place.pack);
+                    self.repository.writing()?.suspect(&entry.id);
+                }
+            }
             // Content is stored once, however often it is there by chance.
-            let twice = entry.kind == BlobKind::Node && index.lookup(&entry.id)?.len() > 1;
+            let twice = entry.kind == BlobKind::Node && places.len() > 1;
             let copies = if twice { Copies::Two } else { Copies::One };
             self.repository.put(entry.kind, plain, copies).map(drop)
         };
         verify_pack(keyring, pack, self.stored[&pack], &mut read, &mut move_blob).map(drop)
+    }
+
+    fn verify_blob(&self, entry: &PackEntry, place: &Location) -> Result<()> {
+        let Repository { backend, sealer, .. } = self.repository;
+        let sealed = backend.get_range(&ObjectName::pack(&place.pack), u64::from(place.offset), place.length)?;
+        sealer.unseal(entry.kind, place.epoch, &entry.id, &sealed, place.plain_length).map(drop)
     }
 
     /// Makes the entries of the condemned packs void, with the next commit also for others. All volumes have committed since the
@@ -313,8 +330,12 @@ impl Gc<'_> {
     /// name those.
     pub fn delete(&self, plan: &mut GcPlan) -> Result<()> {
         let repository = self.repository;
-        // A merge drops the tombstones of packs that it leaves out: those of the plan may have none any more.
-        let is_buried = |pack: &&PackId| plan.packs.contains_key(pack) || repository.index.is_removed(pack);
+        // One that was taken in again, its tombstone being gone, is a pack like others.
+        let buried: Vec<PackId> = self.buried.iter().copied().collect();
+        let unlisted: HashSet<PackId> = repository.index.unknown_packs(&buried).into_iter().collect();
+        let is_buried = |pack: &&PackId| {
+            plan.packs.contains_key(pack) || repository.index.is_removed(pack) || unlisted.contains(pack)
+        };
         let packs: Vec<PackId> = self.stored.keys().filter(is_buried).copied().collect();
         let idle = repository.packs_in_use.try_write();
         let readers = ReaderLock::exclude(&*repository.disk, &repository.path)?;

@@ -200,7 +200,7 @@ impl Repository {
             self.backend.get_range(&name, offset, length)
         })?;
         // F1: it is under its name, so the process that stored it made its bytes durable first.
-        self.index.insert_pack(pack, &entries);
+        self.index.insert_stored_pack(pack, &entries);
         Ok(())
     }
 
@@ -243,6 +243,11 @@ impl Repository {
             stored.extend(name.as_pack());
             Ok(())
         })?;
+        if let Some(pipeline) = &self.pipeline {
+            // Packs of this process that were listed before they were durable are told to the index by here (F1).
+            pipeline.flush()?;
+            pipeline.store_packs()?;
+        }
         for pack in self.index.unknown_packs(&stored) {
             match self.adopt_pack(pack) {
                 // A damaged pack that nothing names harms nobody; what is missed because of it is told by name.

@@ -27,7 +27,7 @@ use crate::{
     },
     heads::{FoundHead, HEADS_KEPT, HeadsFound, newest_heads, read_manifest, restore_head},
     id::{BlobId, HeadHash, ManifestId, VolumeName},
-    lock::{Holder, VolumeLock},
+    lock::{Holder, VolumeLock, WriterLock},
     state::{Relation, Remembered, StateDirectory},
 };
 
@@ -89,6 +89,7 @@ impl Repository {
             true => None,
             false => {
                 self.writing()?;
+                self.share_writing()?;
                 let lock = VolumeLock::acquire(self.disk.clone(), &self.path, name, holder)?;
                 let held = self.locks_held.clone();
                 held.fetch_add(1, Ordering::Relaxed);
@@ -137,6 +138,19 @@ impl Repository {
             poisoned: None,
         };
         Ok(VolumeHandle { name: name.clone(), read_only, epoch, notes, state: Mutex::new(state) })
+    }
+
+    /// A gc, here or elsewhere, wants to know all writers.
+    fn share_writing(&self) -> Result<()> {
+        let mut share = self.writers.lock();
+        if share.is_none() {
+            *share = WriterLock::share(&*self.disk, &self.path)?;
+        }
+        let holder = || "a gc, which wants to know all writers".to_string();
+        share
+            .as_ref()
+            .map(drop)
+            .ok_or_else(|| Error::Locked { volume: self.path.display().to_string(), holder: holder() })
     }
 
     /// Takes in what another process wrote of a volume since the repository was opened here.
