@@ -1,16 +1,18 @@
 //! Reclaiming space: what nothing reaches goes, all else stays, whatever happens beside it or to it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use vellum_fs::{
     ino::Ino,
     volume::{
         Volume,
         gc::{GcReport, GcStep, collect},
+        handles::OpenMode,
         snapshot::SnapshotRequest,
     },
 };
 use vellum_store::{
+    backend::ObjectName,
     disk::{Disk, FaultDisk, MemoryDisk, fault::Rule},
     id::VolumeName,
     repository::{Access, GcOptions},
@@ -161,6 +163,62 @@ fn content_that_comes_back_while_its_packs_are_condemned_is_stored_again() {
         assert!(read(&after, &format!("again-{number}")) == content, "{number}");
     }
     assert_sound(&after);
+}
+
+/// Closes the last hold on a volume, and so on its repository.
+fn close(volume: Arc<Volume>) {
+    volume.close().expect("the disk is well");
+}
+
+fn packs(volume: &Volume) -> Vec<(String, u64)> {
+    let mut packs = Vec::new();
+    let list = &mut |name: ObjectName, length| {
+        packs.push((name.to_string(), length));
+        Ok(())
+    };
+    volume.repository().backend().list("packs/", list).expect("the disk is well");
+    packs
+}
+
+/// A chunk was damaged and written again. The good copy lay in a small pack that was given up, and the bad one counted as stored.
+#[test]
+fn the_good_copy_of_a_damaged_chunk_is_the_one_that_stays() {
+    let disk = rig::new_disk();
+    let volume = open(&disk);
+    let content = store_file(&volume, "file", 1, 4000).expect("there is room");
+    store_file(&volume, "beside", 2, 50_000).expect("there is room");
+    volume.checkpoint().expect("the disk is well");
+    let largest = packs(&volume).into_iter().max_by_key(|(_, length)| *length).expect("there are packs");
+    close(volume);
+    for offset in (0..54_000).step_by(900) {
+        disk.rot(&Path::new(rig::REPOSITORY).join(&largest.0), offset, 1).expect("the pack is there");
+    }
+    let volume = open(&disk);
+    let ino = volume.lookup(Ino::ROOT, b"file").expect("the name is there").attr.ino;
+    let handle = volume.open_file(ino, OpenMode { read: true, ..OpenMode::default() }).expect("it is there").handle;
+    // What was read and found damaged is stored again.
+    let damaged = (0..4000).step_by(500).filter(|&offset| volume.read(handle, offset, 500).is_err()).count();
+    assert!(damaged > 4, "{damaged}");
+    volume.release(handle).expect("it is open");
+    let before = packs(&volume);
+    store_file(&volume, "again", 1, 4000).expect("there is room");
+    volume.checkpoint().expect("the disk is well");
+    let new = packs(&volume).into_iter().filter(|pack| !before.contains(pack));
+    let good = new.max_by_key(|(_, length)| *length).map(|(name, _)| name);
+    for number in 0..10 {
+        store_file(&volume, &format!("small-{number}"), 50 + number, 2100).expect("there is room");
+        volume.checkpoint().expect("the disk is well");
+    }
+    close(volume);
+    let volume = open(&disk);
+    let good = good.expect("it was stored again");
+    assert!(packs(&volume).iter().any(|(name, _)| *name == good));
+    run(&volume);
+    assert!(packs(&volume).iter().all(|(name, _)| *name != good), "the small pack was given up");
+    close(volume);
+    let volume = open(&disk.crash());
+    assert!(read(&volume, "again") == content);
+    assert!(read(&volume, "file") == content);
 }
 
 /// Many small packs, as checkpoints leave them, become few.
