@@ -1,4 +1,4 @@
-//! System calls that no crate in use wraps: extended attributes.
+//! System calls that no crate in use wraps: extended attributes, and a setting of the C library.
 //!
 //! *Not here*: anything else. This is the only module of the package that may use `unsafe`.
 #![allow(unsafe_code)]
@@ -12,6 +12,25 @@ use std::{
     },
     path::Path,
 };
+
+/// Has all threads share as many heaps as there are cores, to be called before any is started. Of its own accord glibc makes up to eight
+/// for each core, and what a thread has freed stays with the heap of that thread: copying /usr in and reading it back left 656 MiB with the
+/// process, and 415 MiB with two heaps on two cores. `MALLOC_ARENA_MAX` decides if it is set.
+#[cfg(target_env = "gnu")]
+pub fn share_heaps() {
+    if std::env::var_os("MALLOC_ARENA_MAX").is_some() {
+        return;
+    }
+    let cores = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 64));
+    // SAFETY: mallopt takes two numbers by value and changes settings of the allocator alone; M_ARENA_MAX takes any positive number.
+    if unsafe { libc::mallopt(libc::M_ARENA_MAX, cores as libc::c_int) } == 0 {
+        log::debug!("the number of heaps cannot be set");
+    }
+}
+
+/// Other C libraries have one heap.
+#[cfg(not(target_env = "gnu"))]
+pub fn share_heaps() {}
 
 /// Reads an extended attribute of at most `length_max` bytes, following symbolic links; `None` if it is not set, or the
 /// filesystem has none.

@@ -37,6 +37,7 @@ use crate::{
     error::{Error, Exit, Result},
     journal_place::JournalPlace,
     reports::{Name, StatusReport},
+    sys,
     target::Source,
 };
 
@@ -80,6 +81,7 @@ pub fn serve(
     ready: &mut dyn FnMut() -> Result<()>,
 ) -> Result<()> {
     raise_file_limit();
+    sys::share_heaps();
     let listener = Listener::bind()?;
     let stage: SharedStage = Arc::new(Mutex::new(Stage::Starting { socket: listener.path().to_path_buf() }));
     watch_signals(&stage)?;
