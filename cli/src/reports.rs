@@ -74,7 +74,7 @@ pub struct InitReport {
     pub slot: String,
 }
 
-/// How a mount is doing.
+/// How a mount is doing. Fields with a default are not told by the process of a mount that an older program began.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusReport {
     /// The repository.
@@ -90,16 +90,22 @@ pub struct StatusReport {
     /// Whether nothing can be written.
     pub read_only: bool,
     /// `good`, `troubled` (something failed and is tried again), `read-only`, or `poisoned` (it accepts no more writes).
+    #[serde(default)]
     pub health: String,
     /// The failure behind `troubled` or `poisoned`.
+    #[serde(default)]
     pub trouble: Option<String>,
     /// Content that only memory holds, or memory and the journal.
+    #[serde(default)]
     pub dirty_bytes: u64,
     /// Changes since the newest checkpoint.
+    #[serde(default)]
     pub changes: u64,
     /// Number of the newest checkpoint's head; 0 before the first.
+    #[serde(default)]
     pub head: u64,
     /// When that checkpoint was made, in seconds since 1970.
+    #[serde(default)]
     pub checkpoint: Option<i64>,
     /// Space that can still be written.
     pub free_bytes: u64,
@@ -394,6 +400,14 @@ pub struct FileReport {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_mount_that_an_older_program_began_can_be_asked() {
+        let told = r#"{"repository":"/r","volume":"main","mountpoint":"/m","pid":7,"started":1,"read_only":false,
+            "poisoned":null,"free_bytes":5,"total_bytes":9,"notes":[]}"#;
+        let status: StatusReport = serde_json::from_str(told).unwrap();
+        assert_eq!((status.pid, status.health.as_str(), status.checkpoint), (7, "", None));
+    }
 
     #[test]
     fn any_name_survives_json() {
