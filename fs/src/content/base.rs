@@ -79,6 +79,27 @@ impl Base for TreeBase<'_> {
     }
 }
 
+/// The base of a file of which nothing was flushed yet.
+pub struct EmptyBase;
+
+impl Base for EmptyBase {
+    fn extent_after(&mut self, _offset: u64) -> Result<Option<Extent>> {
+        Ok(None)
+    }
+
+    fn extent_before(&mut self, _offset: u64) -> Result<Option<Extent>> {
+        Ok(None)
+    }
+
+    fn body(&mut self) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
+    fn blob(&mut self, extent: &Extent) -> Result<Arc<[u8]>> {
+        Err(Error::damaged(format!("blob {}", extent.blob), "asked for by a file without extents"))
+    }
+}
+
 /// Appends the bytes that an extent holds for a range of the file, which lies within the extent.
 pub(super) fn append_extent(base: &mut dyn Base, extent: &Extent, range: Range<u64>, out: &mut Vec<u8>) -> Result<()> {
     let blob = base.blob(extent)?;

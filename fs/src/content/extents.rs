@@ -169,6 +169,13 @@ pub fn apply(tree: &mut Tree, ino: Ino, changes: &[Change]) -> Result<i64> {
     Ok(delta)
 }
 
+/// Whether the inode has neither extents nor an inline body.
+pub fn is_empty(tree: &Tree, ino: Ino) -> Result<bool> {
+    let last = tree.last_at_or_before(&key::extent(ino, u64::MAX))?;
+    let has_extent = last.is_some_and(|(found, _)| found.as_slice() >= key::extent(ino, 0).as_bytes());
+    Ok(!has_extent && !tree.contains(&key::body(ino))?)
+}
+
 /// The inline body.
 pub fn body(tree: &Tree, ino: Ino) -> Result<Option<Vec<u8>>> {
     tree.get(&key::body(ino))

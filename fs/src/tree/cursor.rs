@@ -44,6 +44,13 @@ impl Tree {
         Ok(self.get_with(key, |_| ())?.is_some())
     }
 
+    /// How many other records share the leaf of a key; `None` if the key is not there.
+    pub(super) fn neighbours(&self, key: &[u8]) -> Result<Option<usize>> {
+        let leaf = self.leaf(key)?;
+        let leaf = leaf.node();
+        Ok(leaf.search(key).ok().map(|_| leaf.count() - 1))
+    }
+
     /// Whether there is no record at all.
     pub fn is_empty(&self) -> bool {
         self.root.count() == 0

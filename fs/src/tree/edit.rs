@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     Nodes, Tree,
     node::{LEVEL_MAX, NODE_BYTES_MAX, Node},
+    undo::Undo,
 };
 use crate::error::Result;
 
@@ -17,6 +18,8 @@ struct Edit<'t> {
     node_bytes: usize,
     /// Change of the tree's dirty bytes.
     dirty: isize,
+    /// Takes notes of what was there before.
+    undo: Option<&'t mut Vec<Undo>>,
 }
 
 /// A node's right half and the bound that leads to it.
@@ -40,8 +43,11 @@ impl Tree {
     /// Takes a key out; whether it was there.
     pub fn remove(&mut self, key: &[u8]) -> Result<bool> {
         // Looked for first, because a miss must not copy a path.
-        if !self.contains(key)? {
+        let Some(neighbours) = self.neighbours(key)? else {
             return Ok(false);
+        };
+        if neighbours == 0 {
+            self.keep_whole();
         }
         self.edit(|edit, root| {
             edit.remove(root, key)?;
@@ -57,6 +63,7 @@ impl Tree {
             Some((key, _)) if key.as_slice() < to => {}
             _ => return Ok(false),
         }
+        self.keep_whole();
         self.edit(|edit, root| {
             edit.remove_range(root, from, to, None, None)?;
             edit.shrink_root(root);
@@ -65,7 +72,8 @@ impl Tree {
     }
 
     fn edit(&mut self, f: impl FnOnce(&mut Edit<'_>, &mut Arc<Node>) -> Result<bool>) -> Result<bool> {
-        let mut edit = Edit { nodes: &self.nodes, node_bytes: self.node_bytes, dirty: 0 };
+        self.check_whole()?;
+        let mut edit = Edit { nodes: &self.nodes, node_bytes: self.node_bytes, dirty: 0, undo: self.undo.as_mut() };
         let outcome = f(&mut edit, &mut self.root);
         self.dirty_bytes = self.dirty_bytes.saturating_add_signed(edit.dirty);
         outcome
@@ -73,6 +81,12 @@ impl Tree {
 }
 
 impl Edit<'_> {
+    fn note(&mut self, undo: impl FnOnce() -> Undo) {
+        if let Some(notes) = &mut self.undo {
+            notes.push(undo());
+        }
+    }
+
     /// Makes a node this tree's own and marks it changed.
     fn own<'n>(&mut self, node: &'n mut Arc<Node>) -> &'n mut Node {
         if node.stored().is_some() {
@@ -110,10 +124,12 @@ impl Edit<'_> {
         } else {
             match node.search(key) {
                 Ok(at) => {
+                    self.note(|| Undo::Put { key: key.to_vec(), value: node.value(at).to_vec() });
                     node.replace_value(at, value);
                     (false, at)
                 }
                 Err(at) => {
+                    self.note(|| Undo::Take { key: key.to_vec() });
                     node.insert_cell(at, key, value);
                     (true, at)
                 }
@@ -172,6 +188,10 @@ impl Edit<'_> {
             self.remove(self.child_mut(node, at)?, key)?;
             self.settle(node, at);
         } else if let Ok(at) = node.search(key) {
+            // The last cell of a leaf is not noted: the whole tree was kept.
+            if node.count() > 1 {
+                self.note(|| Undo::Put { key: key.to_vec(), value: node.value(at).to_vec() });
+            }
             self.remove_cells(node, at, at + 1);
         }
         Ok(())

@@ -24,6 +24,7 @@ mod diff;
 mod edit;
 pub mod node;
 mod store;
+mod undo;
 mod walk;
 
 use std::{fmt, sync::Arc};
@@ -33,6 +34,7 @@ pub use cursor::{Each, Record};
 pub use diff::EachChange;
 use node::Node;
 pub use store::NodeStore;
+use undo::Undo;
 use vellum_store::id::BlobId;
 pub use walk::Visitor;
 
@@ -42,12 +44,22 @@ use crate::error::{Error, Object, Result};
 pub const NODE_BYTES_DEFAULT: usize = 16 << 10;
 
 /// One state of the records of a volume.
-#[derive(Clone)]
 pub struct Tree {
     root: Arc<Node>,
     nodes: Nodes,
     node_bytes: usize,
     dirty_bytes: usize,
+    /// What takes the changes of a running [`Tree::atomically`] back, in their order.
+    undo: Option<Vec<Undo>>,
+    /// Why the records are not to be trusted: a change failed half-way and could not be taken back.
+    torn: Option<Error>,
+}
+
+impl Clone for Tree {
+    fn clone(&self) -> Self {
+        let (root, nodes, torn) = (Arc::clone(&self.root), self.nodes.clone(), self.torn.clone());
+        Self { root, nodes, node_bytes: self.node_bytes, dirty_bytes: self.dirty_bytes, undo: None, torn }
+    }
 }
 
 impl Tree {
@@ -55,14 +67,23 @@ impl Tree {
     pub fn empty(store: Arc<dyn NodeStore>, cache: Arc<NodeCache>) -> Self {
         let root = Arc::new(Node::empty(0));
         let dirty_bytes = root.size();
-        Self { root, nodes: Nodes { store, cache }, node_bytes: NODE_BYTES_DEFAULT, dirty_bytes }
+        Self::with_root(root, Nodes { store, cache }, dirty_bytes)
     }
 
     /// The tree with this root.
     pub fn load(store: Arc<dyn NodeStore>, cache: Arc<NodeCache>, root: &BlobId) -> Result<Self> {
         let nodes = Nodes { store, cache };
         let root = nodes.get(root)?;
-        Ok(Self { root, nodes, node_bytes: NODE_BYTES_DEFAULT, dirty_bytes: 0 })
+        Ok(Self::with_root(root, nodes, 0))
+    }
+
+    fn with_root(root: Arc<Node>, nodes: Nodes, dirty_bytes: usize) -> Self {
+        Self { root, nodes, node_bytes: NODE_BYTES_DEFAULT, dirty_bytes, undo: None, torn: None }
+    }
+
+    /// Fails if a change could not be taken back: see [`Self::atomically`].
+    fn check_whole(&self) -> Result<()> {
+        self.torn.clone().map_or(Ok(()), Err)
     }
 
     /// Another tree of the same store and cache: the one with this root.

@@ -31,6 +31,7 @@ impl Tree {
     }
 
     fn store_as(&mut self, again: bool) -> Result<BlobId> {
+        self.check_whole()?;
         let id = self.nodes.put(&self.root, again)?;
         self.root = self.nodes.stored_form(&self.root);
         self.dirty_bytes = 0;

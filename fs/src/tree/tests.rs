@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 use super::{node::NODE_BYTES_MAX, *};
 use crate::format::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
+mod undo;
+
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 type Change = (Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>);
 

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     content::{
-        base::TreeBase,
+        base::{Base, EmptyBase, TreeBase},
         dirty::Capture,
         extents::{self, Change},
         plan::{Neighbours, PlanInput, Planner, Tail},
@@ -51,7 +51,9 @@ struct Captured {
     capture: Capture,
     generation: u64,
     inode: Inode,
-    tree: Tree,
+    /// Where planning finds what was flushed before; `None` if nothing was, as in a new file. As long as it lives, whoever
+    /// changes the live tree copies the nodes on the way, so it goes when the plan is made.
+    base: Option<Tree>,
 }
 
 /// A change that is complete, or waits for its blob.
@@ -254,7 +256,7 @@ impl Volume {
 
     fn begin_job<'t>(&self, turn: &'t Turn, tail: Tail, age: Duration) -> Result<Option<Job<'t>>> {
         let cell = turn.cell();
-        let Some(captured) = self.capture(cell)? else {
+        let Some(mut captured) = self.capture(cell)? else {
             return Ok(None);
         };
         // Only a stream's last bytes wait for the end of their chunk: what is small or old will hardly be appended to, and
@@ -273,6 +275,7 @@ impl Volume {
             }
             planned => planned?,
         };
+        captured.base = None;
         Ok(Some(Job { turn, captured, steps, kept_from: planned.kept_from }))
     }
 
@@ -286,17 +289,18 @@ impl Volume {
             state.rotate(frozen.generation + 1);
         }
         let (layer, generation, tree) = match (&state.frozen, &meta.frozen) {
-            (Some(layer), Some(frozen)) => (layer, frozen.generation, frozen.tree.clone()),
+            (Some(layer), Some(frozen)) => (layer, frozen.generation, &frozen.tree),
             (Some(_), None) => return Ok(None),
-            (None, _) => (&state.live, state.live_generation, meta.tree.clone()),
+            (None, _) => (&state.live, state.live_generation, &meta.tree),
         };
         if layer.is_empty() {
             return Ok(None);
         }
-        let Some(inode) = inode_in(&tree, cell.ino)? else {
+        let Some(inode) = inode_in(tree, cell.ino)? else {
             return Ok(None);
         };
-        Ok(Some(Captured { capture: layer.capture(), generation, inode, tree }))
+        let base = (!extents::is_empty(tree, cell.ino)?).then(|| tree.clone());
+        Ok(Some(Captured { capture: layer.capture(), generation, inode, base }))
     }
 
     fn plan(
@@ -317,8 +321,11 @@ impl Volume {
             neighbours,
         };
         let mut blobs = |id: &_, length| Ok(self.repository.read(BlobKind::Data, id, length)?);
-        let mut base = TreeBase::new(&captured.tree, ino, &mut blobs);
-        planner.plan(&input, &mut base, &mut |output| {
+        let mut base: Box<dyn Base> = match &captured.base {
+            Some(tree) => Box::new(TreeBase::new(tree, ino, &mut blobs)),
+            None => Box::new(EmptyBase),
+        };
+        planner.plan(&input, base.as_mut(), &mut |output| {
             steps.push(match output.into_change() {
                 Ok(change) => Step::Ready(change),
                 Err((offset, bytes)) => {
@@ -349,21 +356,10 @@ impl Volume {
         let Meta { tree, frozen, .. } = &mut *meta;
         let frozen = frozen.as_mut().filter(|frozen| captured.generation <= frozen.generation);
         // Both trees or none: half of the changes in a tree would be stored as if they were the content.
-        let before = (tree.clone(), frozen.as_ref().map(|frozen| frozen.tree.clone()));
-        let mut applied = apply_to(tree, cell.ino, &changes);
-        let frozen = frozen.map(|frozen| &mut frozen.tree);
-        if let Some(frozen) = frozen {
-            applied = applied.and_then(|()| apply_to(frozen, cell.ino, &changes));
-            if applied.is_err()
-                && let Some(before) = before.1
-            {
-                *frozen = before;
-            }
-        }
-        if let Err(error) = applied {
-            *tree = before.0;
-            return Err(error);
-        }
+        tree.atomically(|tree| {
+            apply_to(tree, cell.ino, &changes)?;
+            frozen.map_or(Ok(()), |frozen| frozen.tree.atomically(|tree| apply_to(tree, cell.ino, &changes)))
+        })?;
         drop(meta);
         state.live.remove_captured(&captured.capture, kept_from);
         if let Some(frozen) = &mut state.frozen {

@@ -148,14 +148,9 @@ impl Meta {
     }
 
     /// Changes the live tree by several records, or not at all: what fails half-way (a node that cannot be read) must not be
-    /// stored by the next checkpoint. Costs a copy of the touched path.
+    /// stored by the next checkpoint.
     pub fn change<T>(&mut self, change: impl FnOnce(&mut Tree) -> Result<T>) -> Result<T> {
-        let before = self.tree.clone();
-        let changed = change(&mut self.tree);
-        if changed.is_err() {
-            self.tree = before;
-        }
-        changed
+        self.tree.atomically(change)
     }
 
     /// The inode record, if the live tree has one.
