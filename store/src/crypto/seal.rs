@@ -30,6 +30,10 @@ use crate::{
 /// Scratches kept for unsealing: as many as threads that read at once, and few enough to forget.
 const POOL_MAX: usize = 16;
 
+/// A blob's header and body with room for nonce and tag, not yet sealed.
+#[derive(Clone, Debug)]
+pub struct BlobFrame(Vec<u8>);
+
 /// Seals and unseals the blobs of one repository.
 #[derive(Debug)]
 pub struct BlobSealer {
@@ -74,19 +78,45 @@ impl BlobSealer {
         effort: Effort,
         scratch: &mut Scratch,
     ) -> Vec<u8> {
+        let frame = self.frame(plaintext, compression, effort, scratch);
+        self.seal_frame(kind, id, frame)
+    }
+
+    /// The first half of [`Self::seal`]: compresses where that pays. A blob with several copies is compressed once.
+    ///
+    /// # Panics
+    /// If the plaintext is longer than [`BLOB_PLAIN_MAX`].
+    pub fn frame(
+        &self,
+        plaintext: &[u8],
+        compression: Compression,
+        effort: Effort,
+        scratch: &mut Scratch,
+    ) -> BlobFrame {
         assert!(plaintext.len() <= BLOB_PLAIN_MAX as usize, "a blob holds at most 16 MiB");
         scratch.buffer.clear();
         let (codec, body) = match scratch.compress(plaintext, compression, effort) {
             true => (Codec::Zstd, &scratch.buffer[..]),
             false => (Codec::Raw, plaintext),
         };
-        let mut sealed = Writer::with_capacity(SEAL_OVERHEAD + BLOB_HEADER_LENGTH + body.len());
-        sealed.zeros(NONCE_LENGTH);
-        BlobHeader { codec, plain_length: plaintext.len() as u32 }.encode(&mut sealed);
-        sealed.bytes(body);
-        sealed.zeros(TAG_LENGTH);
-        self.keyring.seal_slice(purpose_of(kind), id.as_bytes(), &mut sealed.0);
-        sealed.0
+        let mut frame = Writer::with_capacity(SEAL_OVERHEAD + BLOB_HEADER_LENGTH + body.len());
+        frame.zeros(NONCE_LENGTH);
+        BlobHeader { codec, plain_length: plaintext.len() as u32 }.encode(&mut frame);
+        frame.bytes(body);
+        frame.zeros(TAG_LENGTH);
+        BlobFrame(frame.0)
+    }
+
+    /// The second half of [`Self::seal`], under a nonce of its own. The id must be that of the frame's plaintext.
+    pub fn seal_frame(&self, kind: BlobKind, id: &BlobId, frame: BlobFrame) -> Vec<u8> {
+        let mut sealed = frame.0;
+        self.keyring.seal_slice(purpose_of(kind), id.as_bytes(), &mut sealed);
+        sealed
+    }
+
+    /// The compression that [`Self::seal`] uses.
+    pub fn compression(&self) -> Compression {
+        self.compression
     }
 
     /// Unseals a blob and proves that it is the one asked for; anything else is [`Error::Corrupt`] naming the blob.

@@ -208,3 +208,17 @@ fn the_pool_of_scratches_stays_small_and_survives_failures() {
 fn a_blob_over_the_limit_is_a_fault_of_the_caller() {
     seal(&sealer(), BlobKind::Data, &vec![0; BLOB_PLAIN_MAX as usize + 1]);
 }
+
+#[test]
+fn copies_of_one_frame_share_no_sealed_bytes_and_both_open() {
+    let sealer = sealer();
+    let plaintext = text(20_000);
+    let id = sealer.keyring().blob_id(BlobKind::Node, &plaintext);
+    let frame = sealer.frame(&plaintext, Compression::default(), Effort::Quick, &mut Scratch::new());
+    let copies = [sealer.seal_frame(BlobKind::Node, &id, frame.clone()), sealer.seal_frame(BlobKind::Node, &id, frame)];
+    let [first, second] = &copies;
+    assert!(!first.windows(16).any(|run| second.windows(16).any(|other| other == run)));
+    for copy in &copies {
+        assert_eq!(sealer.unseal(BlobKind::Node, EPOCH, &id, copy, plaintext.len() as u32).unwrap(), plaintext);
+    }
+}
