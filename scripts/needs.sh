@@ -41,7 +41,7 @@ need_to_build() {
         printf 'missing: cargo. Install Rust from https://rustup.rs, then run this again.\n' >&2
         exit 1
     fi
-    need cc:build-essential
+    need cc:build-essential make:build-essential
     if [ ${#lacking[@]} -gt 0 ]; then
         printf 'missing: %s. Install it, then run this again.\n' "${lacking[*]}" >&2
         exit 1

@@ -37,7 +37,6 @@ use crate::{
     error::{Error, Exit, Result},
     journal_place::JournalPlace,
     reports::{Name, StatusReport},
-    sys,
     target::Source,
 };
 
@@ -72,8 +71,6 @@ enum Stage {
 type SharedStage = Arc<Mutex<Stage>>;
 
 /// Mounts and serves until the mount is gone. `ready` is called when the mountpoint shows the volume; if it fails, the mount is taken back.
-///
-/// To be called before any thread was started.
 pub fn serve(
     context: &Context,
     job: &Job,
@@ -81,7 +78,6 @@ pub fn serve(
     ready: &mut dyn FnMut() -> Result<()>,
 ) -> Result<()> {
     raise_file_limit();
-    sys::share_heaps();
     let listener = Listener::bind()?;
     let stage: SharedStage = Arc::new(Mutex::new(Stage::Starting { socket: listener.path().to_path_buf() }));
     watch_signals(&stage)?;
