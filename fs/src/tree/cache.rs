@@ -91,6 +91,14 @@ impl NodeCache {
         shard.bytes += bytes;
     }
 
+    /// Forgets a node that its tree is about to change: what refers to it by now is older, and rarely read.
+    pub(super) fn remove(&self, id: &BlobId) {
+        let mut shard = self.shard(id).lock();
+        if let Some(at) = shard.slots.get(id).copied() {
+            shard.take_out(at);
+        }
+    }
+
     /// Memory taken.
     pub fn bytes(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().bytes).sum()
@@ -116,14 +124,19 @@ impl Shard {
                 self.hand += 1;
                 continue;
             }
-            let gone = self.ring.swap_remove(self.hand);
-            self.slots.remove(&gone.id);
-            self.bytes -= gone.bytes;
-            if let Some(moved) = self.ring.get(self.hand) {
-                self.slots.insert(moved.id, self.hand);
-                // The newest node took the place; passing it by gives it a round to be met again.
-                self.hand += 1;
-            }
+            self.take_out(self.hand);
+            // The newest node took the place; passing it by gives it a round to be met again.
+            self.hand += 1;
+        }
+    }
+
+    /// Takes the node out of a place of the ring, which the newest one takes.
+    fn take_out(&mut self, at: usize) {
+        let gone = self.ring.swap_remove(at);
+        self.slots.remove(&gone.id);
+        self.bytes -= gone.bytes;
+        if let Some(moved) = self.ring.get(at) {
+            self.slots.insert(moved.id, at);
         }
     }
 }

@@ -68,20 +68,24 @@ impl Tree {
 
     /// The last record whose key is not above `key`.
     pub fn last_at_or_before(&self, key: &[u8]) -> Result<Option<Record>> {
+        self.check_whole()?;
         self.nodes.last(&self.root, key)
     }
 
     /// Calls `f` with the records from `from` up to but without `to`, in order, until it breaks.
     pub fn scan(&self, from: &[u8], to: &[u8], f: &mut Each<'_>) -> Result<()> {
+        self.check_whole()?;
         self.nodes.walk(&self.root, from, Some(to), f).map(drop)
     }
 
     /// Like [`Self::scan`], up to the end of the tree.
     pub fn scan_from(&self, from: &[u8], f: &mut Each<'_>) -> Result<()> {
+        self.check_whole()?;
         self.nodes.walk(&self.root, from, None, f).map(drop)
     }
 
     fn leaf(&self, key: &[u8]) -> Result<Held<'_>> {
+        self.check_whole()?;
         let mut held = Held::Borrowed(&self.root);
         loop {
             held = match held {

@@ -121,6 +121,8 @@ fn decide(a: &Walk<'_>, b: &Walk<'_>) -> Option<Turn> {
 impl Tree {
     /// Calls `f` for every key whose value differs between this tree and `other`, in order, until it breaks.
     pub fn diff(&self, other: &Self, f: &mut EachChange<'_>) -> Result<()> {
+        self.check_whole()?;
+        other.check_whole()?;
         if Arc::ptr_eq(&self.root, &other.root) || self.root_id().is_some() && self.root_id() == other.root_id() {
             return Ok(());
         }

@@ -89,8 +89,9 @@ impl Edit<'_> {
 
     /// Makes a node this tree's own and marks it changed.
     fn own<'n>(&mut self, node: &'n mut Arc<Node>) -> &'n mut Node {
-        if node.stored().is_some() {
+        if let Some(id) = node.stored() {
             self.dirty += node.size() as isize;
+            self.nodes.cache.remove(id);
         }
         if Arc::get_mut(node).is_none() {
             *node = Arc::new(node.copy());
@@ -124,12 +125,12 @@ impl Edit<'_> {
         } else {
             match node.search(key) {
                 Ok(at) => {
-                    self.note(|| Undo::Put { key: key.to_vec(), value: node.value(at).to_vec() });
+                    self.note(|| Undo::Record { key: key.to_vec(), before: Some(node.value(at).to_vec()) });
                     node.replace_value(at, value);
                     (false, at)
                 }
                 Err(at) => {
-                    self.note(|| Undo::Take { key: key.to_vec() });
+                    self.note(|| Undo::Record { key: key.to_vec(), before: None });
                     node.insert_cell(at, key, value);
                     (true, at)
                 }
@@ -190,7 +191,7 @@ impl Edit<'_> {
         } else if let Ok(at) = node.search(key) {
             // The last cell of a leaf is not noted: the whole tree was kept.
             if node.count() > 1 {
-                self.note(|| Undo::Put { key: key.to_vec(), value: node.value(at).to_vec() });
+                self.note(|| Undo::Record { key: key.to_vec(), before: Some(node.value(at).to_vec()) });
             }
             self.remove_cells(node, at, at + 1);
         }

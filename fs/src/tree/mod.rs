@@ -51,7 +51,7 @@ pub struct Tree {
     dirty_bytes: usize,
     /// What takes the changes of a running [`Tree::atomically`] back, in their order.
     undo: Option<Vec<Undo>>,
-    /// Why the records are not to be trusted: a change failed half-way and could not be taken back.
+    /// Why the records are not to be trusted: a change ended half-way and could not be taken back.
     torn: Option<Error>,
 }
 
@@ -81,7 +81,7 @@ impl Tree {
         Self { root, nodes, node_bytes: NODE_BYTES_DEFAULT, dirty_bytes, undo: None, torn: None }
     }
 
-    /// Fails if a change could not be taken back: see [`Self::atomically`].
+    /// Fails if a change ended half-way and could not be taken back: see [`Self::atomically`].
     fn check_whole(&self) -> Result<()> {
         self.torn.clone().map_or(Ok(()), Err)
     }

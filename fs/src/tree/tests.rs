@@ -471,6 +471,36 @@ fn memory_is_the_cache_after_storing_and_the_cache_keeps_its_bound() {
 }
 
 #[test]
+fn the_cache_forgets_what_was_changed_and_the_change_copies_nothing() {
+    let (store, mut tree) = new_tree(4096);
+    for i in 0..5000u32 {
+        tree.insert(&i.to_be_bytes(), &[7; 60]).unwrap();
+    }
+    let root = tree.store().unwrap();
+    let cache = NodeCache::new(16 << 20);
+    let mut tree = Tree::load(store, cache.clone(), &root).unwrap().with_node_bytes(4096);
+    let key = |i: u32| i.to_be_bytes();
+    tree.get(&key(777)).unwrap();
+    let (read, place) = (cache.bytes(), leaf_place(&tree, &key(777)));
+    tree.insert(&key(777), &[8; 60]).unwrap();
+    assert_eq!(leaf_place(&tree, &key(777)), place, "the leaf is changed where it is");
+    assert!(cache.bytes() < read, "{} of {read}", cache.bytes());
+    // The older version can still be read, from the store.
+    let older = tree.at_root(&root).unwrap();
+    assert_eq!(older.get(&key(777)).unwrap().as_deref(), Some(&[7; 60][..]));
+    assert_eq!(tree.get(&key(777)).unwrap().as_deref(), Some(&[8; 60][..]));
+}
+
+/// Where in memory the leaf of a key is.
+fn leaf_place(tree: &Tree, key: &[u8]) -> *const Node {
+    let mut node = Arc::clone(&tree.root);
+    while node.level() > 0 {
+        node = tree.nodes.child(&node, node.child_index(key)).unwrap();
+    }
+    Arc::as_ptr(&node)
+}
+
+#[test]
 fn a_scan_does_not_drive_out_what_is_used_again_and_again() {
     let (store, mut tree) = new_tree(4096);
     for i in 0..100_000u32 {

@@ -1,25 +1,25 @@
 //! Changes of several records, all of them or none.
 //!
 //! *Invariants*
-//! 1. While [`Tree::atomically`] runs, every change of a record notes what was there before. A failure takes the notes back,
-//!    newest first.
-//! 2. Taking back reads no node: what it touches was changed a moment ago, and changed nodes are in memory. Only a leaf that
-//!    lost its last cell leaves its range to a neighbour, which may not be; before that, the whole tree is kept instead.
+//! 1. While [`Tree::atomically`] runs, every change of a record notes what was there before, and a failure puts that back.
+//! 2. Putting back depends on no node that is not in memory. Each noted key lies in the range of a changed leaf, and changed
+//!    leaves stay in memory: a split leaves two of them, a merge one. Only a leaf that lost its last cell would leave its range
+//!    to a neighbour that may not be in memory, so before that the whole tree is kept; and putting back itself removes nothing
+//!    before all that was there is there again.
+//! 3. If it failed nevertheless, the tree is neither read, nor changed, nor stored any more.
 //!
 //! *Bounds*: what one operation changes. The tree itself is copied only where it is kept.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Tree, node::Node};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What takes one change back.
 #[derive(Debug)]
 pub(super) enum Undo {
-    /// The key had this value.
-    Put { key: Vec<u8>, value: Vec<u8> },
-    /// The key was not there.
-    Take { key: Vec<u8> },
+    /// The key had this value, or was not there.
+    Record { key: Vec<u8>, before: Option<Vec<u8>> },
     /// All was as it is in this tree.
     Whole { root: Arc<Node>, dirty_bytes: usize },
 }
@@ -27,17 +27,17 @@ pub(super) enum Undo {
 impl Tree {
     /// Runs `change`; if it fails, all records are as they were.
     pub fn atomically<T>(&mut self, change: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.check_whole()?;
+        // A failure within puts back in an order that the notes around it do not allow for.
+        self.keep_whole();
         let outer = self.undo.replace(Vec::new());
-        let outcome = change(self);
-        let notes = std::mem::replace(&mut self.undo, outer).unwrap_or_default();
-        match &outcome {
-            Ok(_) => {
-                if let Some(outer) = &mut self.undo {
-                    outer.extend(notes);
-                }
-            }
-            Err(_) => self.take_back(notes),
+        let running = Running { tree: self, outer, ended: false };
+        let outcome = change(running.tree);
+        let notes = running.end();
+        if outcome.is_err() {
+            self.take_back(notes);
         }
+        // Notes of a change that succeeded are not needed outside: the whole tree was kept there before it.
         outcome
     }
 
@@ -50,23 +50,63 @@ impl Tree {
 
     fn take_back(&mut self, notes: Vec<Undo>) {
         let outer = self.undo.take();
-        for note in notes.into_iter().rev() {
-            let undone = match note {
-                Undo::Put { key, value } => self.insert(&key, &value).map(drop),
-                Undo::Take { key } => self.remove(&key).map(drop),
-                Undo::Whole { root, dirty_bytes } => {
-                    self.root = root;
-                    self.dirty_bytes = dirty_bytes;
-                    Ok(())
-                }
-            };
-            if let Err(error) = undone {
-                // Invariant 2 rules it out. If it is wrong, a tree that is half changed must neither be stored nor built upon.
-                log::error!("a change of the tree could not be taken back: {error}");
-                self.torn = Some(error);
-                break;
-            }
+        if let Err(error) = self.put_back(notes) {
+            log::error!("a change of the tree could not be taken back: {error}");
+            self.torn = Some(error);
         }
         self.undo = outer;
+    }
+
+    fn put_back(&mut self, notes: Vec<Undo>) -> Result<()> {
+        let mut oldest = BTreeMap::new();
+        for note in notes {
+            match note {
+                Undo::Record { key, before } => {
+                    oldest.entry(key).or_insert(before);
+                }
+                Undo::Whole { root, dirty_bytes } => {
+                    // What came after it goes with it.
+                    (self.root, self.dirty_bytes, self.torn) = (root, dirty_bytes, None);
+                    break;
+                }
+            }
+        }
+        let mut new = Vec::new();
+        for (key, before) in oldest {
+            match before {
+                Some(value) => drop(self.insert(&key, &value)?),
+                None => new.push(key),
+            }
+        }
+        let mut found = Vec::with_capacity(new.len());
+        for key in new {
+            if self.contains(&key)? {
+                found.push(key);
+            }
+        }
+        found.iter().try_for_each(|key| self.remove(key).map(drop))
+    }
+}
+
+/// A change on its way. One that unwinds leaves its tree half changed, and to nobody.
+struct Running<'t> {
+    tree: &'t mut Tree,
+    outer: Option<Vec<Undo>>,
+    ended: bool,
+}
+
+impl Running<'_> {
+    fn end(mut self) -> Vec<Undo> {
+        self.ended = true;
+        std::mem::replace(&mut self.tree.undo, self.outer.take()).unwrap_or_default()
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.tree.undo = self.outer.take();
+            self.tree.torn = Some(Error::damaged("the tree in memory", "a change of it ended half-way"));
+        }
     }
 }
