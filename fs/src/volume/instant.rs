@@ -4,6 +4,8 @@
 //! and a time joined by `T` or `_`, with `:` or `-` between the parts of the time, optionally with seconds and with a zone (`Z`,
 //! `+01:00`); a time of today. Without a zone the volume's zone holds. A minute or second that is named counts to its end.
 
+use std::str::FromStr;
+
 use jiff::{
     SignedDuration, Timestamp, ToSpan, Zoned,
     civil::{Date, DateTime, Time as ClockTime},
@@ -32,7 +34,7 @@ fn end_of_day(date: Date, zone: &TimeZone) -> Option<Zoned> {
 
 fn relative(text: &str, now: &Zoned) -> Option<Zoned> {
     let unit = text.chars().last()?;
-    let count: i64 = text[..text.len() - unit.len_utf8()].parse().ok()?;
+    let count: i64 = digits(&text[..text.len() - unit.len_utf8()])?;
     let seconds = match unit {
         's' => 1,
         'm' => 60,
@@ -68,7 +70,7 @@ fn split_zone<'t>(text: &'t str, zone: &TimeZone) -> Option<(&'t str, TimeZone)>
         return Some((text, zone.clone()));
     };
     let (hours, minutes) = offset.split_once(':').unwrap_or((offset, "0"));
-    let (hours, minutes): (i32, i32) = (hours.parse().ok()?, minutes.parse().ok()?);
+    let (hours, minutes): (i32, i32) = (digits(hours)?, digits(minutes)?);
     let offset = Offset::from_seconds(hours.checked_mul(3600)?.checked_add(minutes.checked_mul(60)?)?).ok()?;
     Some((rest, offset.to_time_zone()))
 }
@@ -76,9 +78,9 @@ fn split_zone<'t>(text: &'t str, zone: &TimeZone) -> Option<(&'t str, TimeZone)>
 fn parse_date(text: &str) -> Option<Date> {
     let mut parts = text.split('-');
     let date = Date::new(
-        parts.next().filter(|year| year.len() == 4)?.parse().ok()?,
-        parts.next()?.parse().ok()?,
-        parts.next()?.parse().ok()?,
+        digits(parts.next().filter(|year| year.len() == 4)?)?,
+        digits(parts.next()?)?,
+        digits(parts.next()?)?,
     );
     if parts.next().is_some() { None } else { date.ok() }
 }
@@ -86,16 +88,21 @@ fn parse_date(text: &str) -> Option<Date> {
 /// A time of day and how long the unit lasts that was named last.
 fn parse_clock(text: &str) -> Option<(ClockTime, SignedDuration)> {
     let mut parts = text.split([':', '-']);
-    let hour = parts.next().filter(|hour| (1..=2).contains(&hour.len()))?.parse().ok()?;
-    let minute = parts.next()?.parse().ok()?;
+    let hour = digits(parts.next().filter(|hour| (1..=2).contains(&hour.len()))?)?;
+    let minute = digits(parts.next()?)?;
     let (second, length) = match parts.next() {
-        Some(second) => (second.parse().ok()?, SignedDuration::from_secs(1)),
+        Some(second) => (digits(second)?, SignedDuration::from_secs(1)),
         None => (0, SignedDuration::from_secs(60)),
     };
     if parts.next().is_some() {
         return None;
     }
     Some((ClockTime::new(hour, minute, second, 0).ok()?, length))
+}
+
+/// A number without any sign: signs separate here.
+fn digits<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -137,6 +144,14 @@ mod tests {
         for text in
             ["", "-", "-2", "-2x", "2026-13-01", "25:00", "14:05:06:07", "2026-11-20T", "noon", "-99999999999w", "+"]
         {
+            assert_eq!(seconds(text), None, "{text}");
+        }
+    }
+
+    /// `--5s` named an instant that was still to come.
+    #[test]
+    fn a_sign_is_no_part_of_a_number() {
+        for text in ["--5s", "-+5s", "2026-+1-02", "+026-01-02", "+1:05", "14:+5", "14:05:+7", "14:05+-2:00", "14:05++2"] {
             assert_eq!(seconds(text), None, "{text}");
         }
     }
