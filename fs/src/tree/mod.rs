@@ -153,6 +153,10 @@ impl Nodes {
         if child.level() + 1 != parent.level() {
             return Err(Error::damaged(Object::Text(format!("tree node {id}")), "not on the level below its parent"));
         }
+        // Each way down gives a record, so that no walk is longer than what its caller is ready to take.
+        if child.count() == 0 {
+            return Err(Error::damaged(Object::Text(format!("tree node {id}")), "a node below another has no cells"));
+        }
         Ok(child)
     }
 }

@@ -577,6 +577,22 @@ fn a_child_on_the_wrong_level_is_damage() {
     assert!(tree.scan_from(b"", &mut |_, _| Ok(ControlFlow::Continue(()))).unwrap_err().is_damage());
 }
 
+/// A few nodes whose cells all lead to one empty leaf made walks that never came to a record, and never to an end.
+#[test]
+fn an_empty_node_below_another_is_damage() {
+    let (store, _) = new_tree(512);
+    let leaf = store.put(Node::empty(0).encode(), false).unwrap();
+    let mut root = Node::empty(1);
+    root.insert_cell(0, b"", leaf.as_bytes());
+    let root = store.put(root.encode(), true).unwrap();
+    let tree = Tree::load(store.clone(), NodeCache::new(1 << 20), &root).unwrap();
+    assert!(tree.get(b"k").unwrap_err().is_damage());
+    assert!(tree.scan_from(b"", &mut |_, _| Ok(ControlFlow::Continue(()))).unwrap_err().is_damage());
+    // As the root of an empty tree it is right.
+    let empty = Tree::load(store, NodeCache::new(1 << 20), &leaf).unwrap();
+    assert_eq!(empty.get(b"k").unwrap(), None);
+}
+
 #[test]
 fn the_largest_records_fit_any_node_size() {
     for node_bytes in [512, 8192, 16 << 10, NODE_BYTES_MAX] {
