@@ -7,6 +7,32 @@ use crate::{
     ino::Ino,
 };
 
+/// The way from a directory towards the root, which notices when it comes back to where it was (Brent's algorithm): a
+/// cycle is found in a few rounds, however much longer a path may be.
+pub(super) struct Ascent {
+    mark: Ino,
+    steps: usize,
+}
+
+impl Ascent {
+    /// Begins at an inode.
+    pub(super) fn from(start: Ino) -> Self {
+        Self { mark: start, steps: 0 }
+    }
+
+    /// Goes on to the parent; damage if that was met before, or if the path is longer than any.
+    pub(super) fn step(&mut self, parent: Ino) -> Result<()> {
+        self.steps += 1;
+        if parent == self.mark || self.steps > DEPTH_MAX {
+            return Err(Error::damaged(parent, "its parents form a cycle"));
+        }
+        if self.steps.is_power_of_two() {
+            self.mark = parent;
+        }
+        Ok(())
+    }
+}
+
 impl NamespaceView<'_> {
     /// The directory that `..` leads to; the root is its own. [`Error::NotFound`] once the directory was removed.
     pub fn parent_of(&self, dir: Ino) -> Result<Ino> {
@@ -17,18 +43,16 @@ impl NamespaceView<'_> {
     /// has no name, or if one of its directories has none.
     pub fn path_of(&self, ino: Ino) -> Result<Vec<Vec<u8>>> {
         let mut names = Vec::new();
-        let mut at = ino;
+        let (mut at, mut ascent) = (ino, Ascent::from(ino));
         while at != Ino::ROOT {
             let inode = self.inode(at)?;
             if inode.nlink == 0 {
                 return Err(Error::not_found(ino));
             }
-            if names.len() == DEPTH_MAX {
-                return Err(Error::damaged(ino, "its parents form a cycle"));
-            }
             let link = super::link::first_link(&inode);
             names.push(self.name_at(at, link)?);
             at = link.parent;
+            ascent.step(at)?;
         }
         names.reverse();
         Ok(names)
@@ -59,5 +83,23 @@ impl NamespaceView<'_> {
             at = self.lookup(at.0, name.as_ref())?;
         }
         Ok(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cycle of two parents was followed for a million steps, which a rename waited for.
+    #[test]
+    fn a_cycle_of_parents_is_noticed_within_a_few_rounds() {
+        for (tail, cycle) in [(0, 1), (0, 2), (5, 3), (100, 7), (1, 1000)] {
+            let mut ascent = Ascent::from(Ino(1));
+            let parents = (1..).map(|step: u64| Ino(1 + if step < tail { step } else { tail + (step - tail) % cycle }));
+            let steps = parents.take_while(|parent| ascent.step(*parent).is_ok()).count() as u64;
+            assert!(steps <= 4 * (tail + cycle), "{steps} steps of {tail} and {cycle}");
+        }
+        let mut ascent = Ascent::from(Ino(1));
+        assert!((2..5000).all(|parent| ascent.step(Ino(parent)).is_ok()), "a long path is none");
     }
 }

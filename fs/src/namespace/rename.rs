@@ -3,6 +3,7 @@
 use super::{
     CreateArgs, DirectoryChange, Found, Link, Namespace, NamespaceView, Removed,
     create::{full, is_ordinary},
+    path::Ascent,
 };
 use crate::{
     error::{Error, Result},
@@ -88,8 +89,8 @@ struct Plan<'a> {
 impl NamespaceView<'_> {
     /// Whether `directory` is `ancestor` or lies below it.
     pub fn is_below(&self, directory: Ino, ancestor: Ino) -> Result<bool> {
-        let mut at = directory;
-        for _ in 0..super::DEPTH_MAX {
+        let (mut at, mut ascent) = (directory, Ascent::from(directory));
+        loop {
             if at == ancestor {
                 return Ok(true);
             }
@@ -97,8 +98,8 @@ impl NamespaceView<'_> {
                 return Ok(false);
             }
             at = self.inode(at)?.parent;
+            ascent.step(at)?;
         }
-        Err(Error::damaged(directory, "its parents form a cycle"))
     }
 }
 
