@@ -15,13 +15,15 @@ use std::{
 
 /// The allocator of the program. In a mount that runs for months with buffers of all sizes, glibc's heaps fragment: after 500,000
 /// files a snapshot spent half a millisecond in searching them for room, and what threads had freed stayed with the process. See
-/// ARCHITECTURE.md for the figures.
+/// ARCHITECTURE.md for the figures. Fuzz targets go without it.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// How it is set: heaps for a few threads at a time, however many cores there are, and freed pages go back to the system within a
 /// second. `_RJEM_MALLOC_CONF` in the environment goes before this.
 // SAFETY: the allocator reads the symbol as a pointer to a string that ends in NUL, which a reference to this array is.
+#[cfg(feature = "jemalloc")]
 #[unsafe(export_name = "_rjem_malloc_conf")]
 static ALLOCATOR_SETTINGS: &[u8; 47] = b"narenas:4,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
 

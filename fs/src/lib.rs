@@ -10,6 +10,9 @@ pub mod error;
 pub mod format;
 #[cfg(unix)]
 pub mod fuse;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod ino;
 pub mod name;
 pub mod namespace;

@@ -17,6 +17,9 @@ pub mod crypto;
 pub mod disk;
 pub mod error;
 pub mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod heads;
 pub mod id;
 pub mod index;

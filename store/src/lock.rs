@@ -73,7 +73,8 @@ impl Holder {
         self.host == here.host && (self.boot_id != here.boot_id || !system::is_alive(self.pid))
     }
 
-    fn encode(&self) -> Vec<u8> {
+    /// The text of a description.
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut body = Vec::new();
         let mut line = |key: &str, value: &[u8]| {
             body.extend_from_slice(key.as_bytes());
@@ -95,7 +96,7 @@ impl Holder {
     }
 
     /// Reads a description; `None` if there is none or it is incomplete, as while it is being written.
-    fn decode(body: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(body: &[u8]) -> Option<Self> {
         let mut holder = Self::default();
         for line in body.split(|&b| b == b'\n') {
             if line == b"end" {

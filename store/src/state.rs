@@ -207,7 +207,8 @@ impl<'a> StateDirectory<'a> {
         Ok(Remembered { sequence, hash, time_ns, head })
     }
 
-    fn associated(&self, volume: &VolumeName) -> Vec<u8> {
+    /// What the state of a volume is bound to.
+    pub(crate) fn associated(&self, volume: &VolumeName) -> Vec<u8> {
         let mut aad = Writer(Vec::with_capacity(FINGERPRINT_BYTES + 68));
         aad.bytes(&self.keyring.fingerprint());
         aad.var_bytes(volume.as_str().as_bytes());

@@ -3,8 +3,10 @@
 #![allow(clippy::expect_used)]
 
 pub mod bench;
+pub mod choice;
 pub mod dump;
 pub mod face;
+pub mod fuzz;
 pub mod history;
 #[cfg(target_os = "linux")]
 pub mod kernel;

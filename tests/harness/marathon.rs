@@ -5,9 +5,8 @@
 
 use std::sync::Arc;
 
-use vellum_store::spawn::Seed;
-
 use crate::{
+    choice::Choice,
     dump::{self, Dump},
     face::{Answer, Asked, At, Change, Face, Flags, Of, Seen},
     model::{
@@ -53,7 +52,7 @@ pub struct Marathon<F: Face> {
     pub model: Model,
     /// Operations so far.
     pub ops: u64,
-    seed: Seed,
+    choice: Choice,
     /// Names of snapshots begin with it.
     label: String,
     now: Stamp,
@@ -86,7 +85,12 @@ fn name_pool() -> Vec<Vec<u8>> {
 
 impl<F: Face> Marathon<F> {
     /// Begins on an empty directory.
-    pub fn new(mut face: F, seed: u64, label: &str) -> Self {
+    pub fn new(face: F, seed: u64, label: &str) -> Self {
+        Self::of(face, Choice::seeded(seed), label)
+    }
+
+    /// Begins on an empty directory, with decisions from anywhere.
+    pub fn of(mut face: F, choice: Choice, label: &str) -> Self {
         let empty = Model::new(0, 0, 0, (0, 0));
         let root = face.stat(Of { model: &empty, id: ROOT, handle: None }).expect("there is a root");
         let mut model = Model::new(root.owner.0, root.owner.1, root.mode, (0, 0));
@@ -96,7 +100,7 @@ impl<F: Face> Marathon<F> {
             face,
             model,
             ops: 0,
-            seed: Seed::new(seed),
+            choice,
             label: label.to_owned(),
             now: (0, 0),
             doing: "nothing",
@@ -107,12 +111,13 @@ impl<F: Face> Marathon<F> {
         }
     }
 
-    fn below(&mut self, end: usize) -> usize {
-        self.seed.below(end as u64) as usize
+    /// A number below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        self.choice.below(end as u64) as usize
     }
 
     fn chance(&mut self, percent: u64) -> bool {
-        self.seed.below(100) < percent
+        self.choice.below(100) < percent
     }
 
     fn pick<T: Copy>(&mut self, from: &[T]) -> T {
@@ -120,11 +125,12 @@ impl<F: Face> Marathon<F> {
     }
 
     fn noise(&mut self, length: usize) -> Vec<u8> {
-        let mut bytes = vec![0; length];
-        for piece in bytes.chunks_mut(8) {
-            piece.copy_from_slice(&self.seed.number().to_le_bytes()[..piece.len()]);
-        }
-        bytes
+        self.choice.noise(length)
+    }
+
+    /// Whether the input that decides has come to its end.
+    pub fn is_over(&self) -> bool {
+        self.choice.is_spent()
     }
 
     fn directory(&mut self) -> Id {
@@ -230,7 +236,7 @@ impl<F: Face> Marathon<F> {
     /// Does one random operation.
     pub fn step(&mut self) {
         self.ops += 1;
-        match self.seed.below(1000) {
+        match self.choice.below(1000) {
             0..110 => self.create(),
             110..150 => self.link(),
             150..200 => self.unlink(),
@@ -276,10 +282,10 @@ impl<F: Face> Marathon<F> {
         let owner = if kernel { (0, 0) } else { (self.below(3) as u32, self.below(3) as u32) };
         // Devices of the same number on both sides of the kernel's encoding.
         let device = matches!(kind, CharDevice | BlockDevice);
-        let rdev = if device { (self.seed.below(4096) << 32) | self.seed.below(1 << 20) } else { 0 };
+        let rdev = if device { (self.choice.below(4096) << 32) | self.choice.below(1 << 20) } else { 0 };
         let bits = if kind == Directory { 0o1777 } else { 0o777 };
-        let mode = self.seed.number() as u32 & bits | 0o400;
-        let umask = self.face.umask().unwrap_or_else(|| self.seed.below(0o100) as u32);
+        let mode = self.choice.number() as u32 & bits | 0o400;
+        let umask = self.face.umask().unwrap_or_else(|| self.choice.below(0o100) as u32);
         let now = self.begin("create");
         let asked = Asked { kind, mode, umask, owner, rdev, target };
         let found = self.face.create(At { model: &self.model, directory: parent, name: &name }, &asked);
@@ -401,11 +407,11 @@ impl<F: Face> Marathon<F> {
         let node = &self.model.nodes[&id];
         let (kind, kernel) = (node.kind, self.face.through_kernel());
         let bits = if kind == Kind::Directory || !kernel { 0o7777 } else { 0o777 };
-        let mode = self.seed.coin().then(|| self.seed.number() as u32 & bits);
+        let mode = self.choice.coin().then(|| self.choice.number() as u32 & bits);
         // A symbolic link has no mode to set, as far as programs can ask.
         let mode = mode.filter(|_| !(kernel && kind == Kind::Symlink));
-        let uid = self.seed.coin().then(|| self.seed.below(9) as u32);
-        let gid = self.seed.coin().then(|| self.seed.below(9) as u32);
+        let uid = self.choice.coin().then(|| self.choice.below(9) as u32);
+        let gid = self.choice.coin().then(|| self.choice.below(9) as u32);
         // One change for a system call.
         let (uid, gid) = if kernel && mode.is_some() { (None, None) } else { (uid, gid) };
         if mode.or(uid).or(gid).is_none() || (kernel && self.unreachable(id)) {
@@ -425,11 +431,11 @@ impl<F: Face> Marathon<F> {
     }
 
     fn a_time(&mut self) -> Option<Option<Stamp>> {
-        let seconds = (self.seed.below(1 << 35) as i64) - (1 << 33);
-        match self.seed.below(4) {
+        let seconds = (self.choice.below(1 << 35) as i64) - (1 << 33);
+        match self.choice.below(4) {
             0 => None,
             1 => Some(None),
-            _ => Some(Some((seconds, self.seed.below(1_000_000_000) as u32))),
+            _ => Some(Some((seconds, self.choice.below(1_000_000_000) as u32))),
         }
     }
 
@@ -525,7 +531,7 @@ impl<F: Face> Marathon<F> {
             };
             for number in 0..count as u32 {
                 let id = if user || group { 10 + number } else { u32::MAX };
-                entries.push((tag, self.seed.below(8) as u16, id));
+                entries.push((tag, self.choice.below(8) as u16, id));
             }
         }
         acl_bytes(&entries)
@@ -534,7 +540,7 @@ impl<F: Face> Marathon<F> {
     fn read_xattrs(&mut self) {
         let id = self.inode();
         self.begin("getxattr or listxattr");
-        if self.seed.coin() {
+        if self.choice.coin() {
             let names: Vec<Vec<u8>> = self.model.nodes[&id].xattrs.keys().cloned().collect();
             let found = self.face.list_xattr(of(&self.model, &self.handles, id));
             self.agree(&found, &Ok(names));

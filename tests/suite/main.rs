@@ -2,6 +2,7 @@
 //! One test runs the program itself, to let a reader that shares no code with it read what it wrote.
 
 mod concurrency;
+mod corpus;
 mod gc;
 mod histories;
 mod linear;

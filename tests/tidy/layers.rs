@@ -43,6 +43,7 @@ const STORE: Layers = &[
     &["reader"],
     &["reachability", "gc", "scrub", "rebuild"],
     &["repository"],
+    &["fuzz"],
 ];
 
 const FS: Layers = &[
@@ -53,6 +54,7 @@ const FS: Layers = &[
     &["content", "namespace"],
     &["volume"],
     &["fuse"],
+    &["fuzz"],
 ];
 
 #[test]

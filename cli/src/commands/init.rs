@@ -84,7 +84,8 @@ fn refuse_occupied(path: &Path) -> Result<()> {
     Err(vellum_store::Error::AlreadyExists { path: path.display().to_string(), what: what.to_string() }.into())
 }
 
-fn compression(text: &str) -> Result<Compression> {
+/// Reads a level of compression, or `none`.
+pub fn compression(text: &str) -> Result<Compression> {
     if text == "none" {
         return Ok(Compression::NONE);
     }

@@ -151,7 +151,9 @@ mod tests {
     /// `--5s` named an instant that was still to come.
     #[test]
     fn a_sign_is_no_part_of_a_number() {
-        for text in ["--5s", "-+5s", "2026-+1-02", "+026-01-02", "+1:05", "14:+5", "14:05:+7", "14:05+-2:00", "14:05++2"] {
+        for text in
+            ["--5s", "-+5s", "2026-+1-02", "+026-01-02", "+1:05", "14:+5", "14:05:+7", "14:05+-2:00", "14:05++2"]
+        {
             assert_eq!(seconds(text), None, "{text}");
         }
     }

@@ -141,7 +141,8 @@ impl Head {
     }
 }
 
-fn associated(volume: &VolumeName, sequence: u64) -> Vec<u8> {
+/// What a head is bound to.
+pub(crate) fn associated(volume: &VolumeName, sequence: u64) -> Vec<u8> {
     let mut aad = Writer(Vec::with_capacity(80));
     aad.var_bytes(volume.as_str().as_bytes());
     aad.u64(sequence);

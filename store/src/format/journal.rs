@@ -192,7 +192,8 @@ impl CommitHeader {
     }
 }
 
-fn header_aad(volume: &VolumeName, place: Place) -> Vec<u8> {
+/// What the header of a commit is bound to.
+pub(crate) fn header_aad(volume: &VolumeName, place: Place) -> Vec<u8> {
     let mut aad = Writer(Vec::with_capacity(96));
     aad.u8(1);
     aad.var_bytes(volume.as_str().as_bytes());
@@ -201,7 +202,8 @@ fn header_aad(volume: &VolumeName, place: Place) -> Vec<u8> {
     aad.0
 }
 
-fn body_aad(header: &[u8]) -> Vec<u8> {
+/// What the body of a commit is bound to.
+pub(crate) fn body_aad(header: &[u8]) -> Vec<u8> {
     let mut aad = Writer(Vec::with_capacity(1 + HEADER_BYTES));
     aad.u8(2);
     aad.bytes(header);

@@ -49,7 +49,7 @@ impl<F: Face> Marathon<F> {
     }
 
     pub(super) fn open_or_close(&mut self) {
-        if !self.handles.is_empty() && self.seed.coin() {
+        if !self.handles.is_empty() && self.choice.coin() {
             let at = self.below(self.handles.len());
             return self.close(at);
         }
@@ -59,7 +59,7 @@ impl<F: Face> Marathon<F> {
     pub(super) fn write(&mut self) {
         let Some(open) = self.an_open() else { return };
         let size = self.model.nodes[&open.id].content.len();
-        let offset = match self.seed.below(10) {
+        let offset = match self.choice.below(10) {
             _ if open.append => size,
             0..4 => size,
             4 => 0,
@@ -84,7 +84,7 @@ impl<F: Face> Marathon<F> {
     pub(super) fn truncate(&mut self) {
         let Some(open) = self.an_open() else { return };
         let size = self.model.nodes[&open.id].content.len();
-        let size = match self.seed.below(6) {
+        let size = match self.choice.below(6) {
             0 => 0,
             1 => self.below(2_100),
             2 => (size + self.below(20_000)).min(FILE_BYTES_MAX),
@@ -154,8 +154,8 @@ impl<F: Face> Marathon<F> {
         let Some(open) = self.an_open() else { return };
         let content = &self.model.nodes[&open.id].content;
         let size = content.len();
-        let offset = self.seed.below(size as u64 + 10) as usize;
-        let data = self.seed.coin();
+        let offset = self.choice.below(size as u64 + 10) as usize;
+        let data = self.choice.coin();
         self.begin("lseek");
         let found = self.face.seek(open.handle, data, offset as u64);
         let content = &self.model.nodes[&open.id].content;
