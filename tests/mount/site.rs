@@ -280,10 +280,15 @@ impl<'s> Mounted<'s> {
     }
 
     /// Kills the process with SIGKILL; the dead mount stays.
-    pub fn kill_only(mut self) -> DeadMount {
+    pub fn kill_only(self) -> DeadMount {
+        self.kill_only_despite(&[])
+    }
+
+    /// As [`Self::kill_only`]; complaints with one of these words are expected.
+    pub fn kill_only_despite(mut self, expected: &[&str]) -> DeadMount {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        self.assert_quiet(&[]);
+        self.assert_quiet(expected);
         DeadMount { mountpoint: self.mountpoint.clone() }
     }
 

@@ -2,19 +2,22 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs::{self, File},
-    io::{ErrorKind, Write},
-    os::unix::fs::FileExt,
+    io::{ErrorKind, Read, Write},
+    os::unix::{ffi::OsStrExt, fs::FileExt, net::UnixStream},
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::fs::lgetxattr;
 use vellum_tests::seed::number_from_environment;
 
 use crate::{
     facts::hash,
-    site::{Site, fail, noise},
+    site::{Site, fail, have, noise, succeed},
 };
 
 #[test]
@@ -32,7 +35,7 @@ fn the_same_data_again_adds_no_data_pack() {
     }
     let copy = |name: &str| {
         let mounted = site.mount();
-        crate::site::succeed(Command::new("cp").arg("-a").arg(&source).arg(mounted.path(name)));
+        succeed(Command::new("cp").arg("-a").arg(&source).arg(mounted.path(name)));
         mounted.umount();
         (data_bytes(), site.stored_bytes())
     };
@@ -269,4 +272,50 @@ fn statfs_tells_what_can_still_be_written() {
     assert!(told().0 < 8 << 20, "{} are said to be available", told().0);
     drop(file);
     mounted.umount_despite(&["no space", "full"]);
+}
+
+/// The kernel ends a process that writes beyond its limit (`ulimit -f`), unless that asks for an error instead: a mount that died of
+/// it took with it what was not synced.
+#[test]
+fn a_limit_of_file_lengths_is_an_error_and_not_the_end() {
+    let Some(site) = Site::new().filter(|_| have("prlimit")) else { return };
+    let mounted = site.mount();
+    fs::write(mounted.path("before"), b"kept").unwrap();
+    File::open(mounted.path("before")).unwrap().sync_all().unwrap();
+    succeed(Command::new("prlimit").arg("--fsize=4096:4096").arg(format!("--pid={}", mounted.pid())));
+    let mut beyond = File::create(mounted.path("beyond")).unwrap();
+    let synced = beyond.write_all(&noise(1, 3_000_000)).and_then(|()| beyond.sync_all());
+    let refused = synced.unwrap_err();
+    assert_ne!(refused.raw_os_error(), Some(libc::ENOTCONN), "the process of the mount died");
+    drop(beyond);
+    assert_eq!(fs::read(mounted.path("before")).unwrap(), b"kept");
+    mounted.kill_only_despite(&["File too large"]).take_away();
+    let mounted = site.mount();
+    assert_eq!(fs::read(mounted.path("before")).unwrap(), b"kept");
+    mounted.umount();
+}
+
+/// What cannot be accepted stays in the queue, and the attempt fails at once: a mount tried for ever, wrote each failure into its
+/// log, and left the program waiting.
+#[test]
+fn without_descriptors_commands_are_turned_away() {
+    let Some(site) = Site::new().filter(|_| have("prlimit")) else { return };
+    let mounted = site.mount();
+    let pid = mounted.pid();
+    let limit =
+        |count: u32| succeed(Command::new("prlimit").arg(format!("--nofile={count}:")).arg(format!("--pid={pid}")));
+    let mut value = [0; 256];
+    let length = lgetxattr(mounted.path(""), "user.vellum.control", &mut value[..]).unwrap();
+    let socket = Path::new(OsStr::from_bytes(&value[..length])).to_path_buf();
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let highest = open.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse::<u32>().unwrap()).max().unwrap();
+    limit(highest + 1);
+    // More than the mount serves at a time, whatever it has left.
+    let mut connections: Vec<_> = (0..40).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    let last = connections.last_mut().unwrap();
+    last.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    assert_eq!(last.read(&mut [0]).unwrap(), 0, "the connection is neither served nor closed");
+    drop(connections);
+    limit(1024);
+    mounted.umount_despite(&["cannot accept"]);
 }

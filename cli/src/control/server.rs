@@ -4,7 +4,9 @@
 //! wait for the end is a leaf lock.
 
 use std::{
-    fs, io,
+    fs,
+    fs::File,
+    io,
     io::{BufReader, Write},
     os::unix::{
         fs::PermissionsExt,
@@ -15,6 +17,8 @@ use std::{
         Arc, Weak,
         atomic::{AtomicUsize, Ordering},
     },
+    thread,
+    time::Duration,
 };
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
@@ -32,6 +36,8 @@ use crate::{
 
 /// More who ask at the same time are sent away.
 const CONNECTIONS_MAX: usize = 32;
+/// Between attempts to accept, where no descriptor can be had.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// A socket on which nobody answers yet.
 #[derive(Debug)]
@@ -144,15 +150,41 @@ fn remove(path: &Path) {
     }
 }
 
+/// A descriptor in reserve. A connection that cannot be accepted stays queued, and the next attempt fails at once: with this one let
+/// go, it is taken and closed, so that who asked is told instead of waiting for ever.
+struct Spare(Option<File>);
+
+impl Spare {
+    fn new() -> Self {
+        Self(File::open("/dev/null").ok())
+    }
+
+    /// Turns the first connection of the queue away.
+    fn turn_away(&mut self, listener: &UnixListener) {
+        self.0 = None;
+        drop(listener.accept());
+        *self = Self::new();
+        if self.0.is_none() {
+            // Somebody else was faster. Nothing wakes this thread when there are descriptors again.
+            thread::park_timeout(ACCEPT_PAUSE);
+        }
+    }
+}
+
 fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
+    let (mut spare, mut failing) = (Spare::new(), false);
     for stream in listener.incoming() {
         let stream = match stream {
             Ok(stream) => stream,
             Err(error) => {
-                log::warn!("cannot accept a control connection: {error}");
+                if !std::mem::replace(&mut failing, true) {
+                    log::warn!("cannot accept a control connection: {error}");
+                }
+                spare.turn_away(listener);
                 continue;
             }
         };
+        failing = false;
         if !is_allowed(&stream) || shared.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
             continue;
         }

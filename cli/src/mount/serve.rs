@@ -3,7 +3,7 @@
 //! *Ordering*: signals blocked -> control socket -> repository -> volume (whose lock names the socket) -> mount -> readiness told ->
 //! requests served -> volume closed -> those who wait are told -> the process ends.
 //!
-//! *Threads*: `signals` waits for SIGTERM, SIGINT and SIGHUP, which every other thread has blocked; `control` and its like answer
+//! *Threads*: `signals` waits for SIGTERM, SIGINT and SIGHUP, which every other thread has blocked (as all have SIGXFSZ); `control` and its like answer
 //! commands. The stage is a leaf lock.
 
 use std::{
@@ -78,6 +78,7 @@ pub fn serve(
     ready: &mut dyn FnMut() -> Result<()>,
 ) -> Result<()> {
     raise_file_limit();
+    outlive_length_limit()?;
     let listener = Listener::bind()?;
     let stage: SharedStage = Arc::new(Mutex::new(Stage::Starting { socket: listener.path().to_path_buf() }));
     watch_signals(&stage)?;
@@ -221,6 +222,13 @@ pub fn raise_file_limit() {
     if let Err(error) = raised {
         log::debug!("cannot raise the limit of open files: {error}");
     }
+}
+
+/// A write beyond the limit of file lengths ends a process unless the signal is blocked; then it is answered with EFBIG. For this
+/// thread and all that it starts.
+fn outlive_length_limit() -> Result<()> {
+    let signals = SigSet::from(Signal::SIGXFSZ);
+    signals.thread_block().map_err(|error| Error::io("block a signal", error.into()))
 }
 
 /// Blocks the signals that end a process, for this thread and all that it starts, and has a thread wait for them.
