@@ -73,7 +73,13 @@ pub fn after(tree: &Tree, ino: Ino, offset: u64) -> Result<Option<Extent>> {
     {
         return Ok(Some(extent));
     }
-    decode_found(ino, tree.first_at_or_after(&key)?)
+    // Not beyond the inode's own records: what follows may lie in a node that cannot be read, which is not this file's damage.
+    let mut next = None;
+    tree.scan(&key, &key::kind_start(ino, key::EXTENT + 1), &mut |key, value| {
+        next = Some((key.to_vec(), value.to_vec()));
+        Ok(ControlFlow::Break(()))
+    })?;
+    decode_found(ino, next)
 }
 
 /// The last extent that begins before `offset`.
