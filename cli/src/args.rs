@@ -86,6 +86,8 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Look for damage
     Check(CheckArgs),
+    /// Mend what is damaged, and list what is lost
+    Repair(RepairArgs),
     /// Free the space that nothing reaches any more
     Gc(GcArgs),
     /// Show how much a repository holds
@@ -309,6 +311,20 @@ pub struct CheckArgs {
     /// Read and verify every byte
     #[arg(long)]
     pub read_data: bool,
+}
+
+/// `repair`
+#[derive(Debug, Args)]
+pub struct RepairArgs {
+    /// The repository, none of whose volumes may be mounted
+    #[arg(value_name = "REPO")]
+    pub repository: OsString,
+    /// Read and verify every byte, and so find all content that is lost
+    #[arg(long)]
+    pub read_data: bool,
+    /// Only tell what would be mended and what is lost
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
 }
 
 /// `gc`

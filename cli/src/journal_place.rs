@@ -31,7 +31,7 @@ pub struct JournalPlace {
 impl JournalPlace {
     /// Remembers that the journal lies in `dir`, or in the repository; refuses if it was left somewhere else.
     pub fn claim(state_dir: &Path, repository: RepositoryId, volume: &VolumeName, dir: Option<&Path>) -> Result<Self> {
-        let file = state_dir.join("journals").join(format!("{repository}-{volume}"));
+        let file = file_of(state_dir, repository, volume);
         let wanted = dir.map_or(&b""[..], |dir| dir.as_os_str().as_encoded_bytes());
         match fs::read(&file) {
             Ok(left) if left == wanted => return Ok(Self { file, is_new: false }),
@@ -41,6 +41,20 @@ impl JournalPlace {
         }
         write_synced(&file, wanted).map_err(|error| Error::io(format!("write {}", file.display()), error))?;
         Ok(Self { file, is_new: true })
+    }
+
+    /// The directory outside of the repository in which a volume's journal was left.
+    pub fn left_in(state_dir: &Path, repository: RepositoryId, volume: &VolumeName) -> Option<PathBuf> {
+        let left = fs::read(file_of(state_dir, repository, volume)).ok()?;
+        (!left.is_empty()).then(|| PathBuf::from(os_str(&left)))
+    }
+
+    /// Nothing is left anywhere: a repair has taken in what there was.
+    pub fn forget_left(state_dir: &Path, repository: RepositoryId, volume: &VolumeName) {
+        match fs::remove_file(file_of(state_dir, repository, volume)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => log::warn!("journal of volume {volume}: {error}"),
+            _ => {}
+        }
     }
 
     /// The volume was closed, and its journal holds nothing that the repository lacks.
@@ -56,6 +70,10 @@ impl JournalPlace {
             self.forget();
         }
     }
+}
+
+fn file_of(state_dir: &Path, repository: RepositoryId, volume: &VolumeName) -> PathBuf {
+    state_dir.join("journals").join(format!("{repository}-{volume}"))
 }
 
 fn left_elsewhere(volume: &VolumeName, left: &[u8]) -> Error {

@@ -4,7 +4,14 @@
 //! string, or `{"hex": "..."}` if it is not UTF-8.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use vellum_fs::{format::volume::SnapshotRecord, volume::gc};
+use vellum_fs::{
+    format::volume::SnapshotRecord,
+    volume::{
+        gc,
+        harm::{Harm, HarmKind, TreeName},
+        repair,
+    },
+};
 use vellum_store::repository::{CheckSummary, Damage, Progress, RepositoryStats};
 
 use crate::output::{escaped, exact_time};
@@ -289,6 +296,148 @@ impl CheckReport {
             unlisted_packs: summary.unlisted_packs,
             damaged: summary.damaged,
             ..Self::default()
+        }
+    }
+}
+
+/// What a repair found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RepairReport {
+    /// Whether it only told what it would do.
+    pub dry_run: bool,
+    /// Whether every byte was read.
+    pub read_data: bool,
+    /// Stored packs.
+    pub packs: u64,
+    /// Their bytes.
+    pub pack_bytes: u64,
+    /// Trees of volumes and snapshots.
+    pub trees: u64,
+    /// Volumes that can be written.
+    pub volumes: u64,
+    /// How much damage was found.
+    pub found: u64,
+    /// The damage, as far as it was kept.
+    pub damage: Vec<DamageReport>,
+    /// What was mended.
+    pub mended: Vec<String>,
+    /// Blobs of damaged packs that were stored again.
+    pub saved_blobs: u64,
+    /// Blobs of damaged packs of which no good copy is left.
+    pub lost_blobs: u64,
+    /// Objects that were set aside.
+    pub set_aside: u64,
+    /// What is lost beyond single files.
+    pub lost: Vec<String>,
+    /// How many things are harmed.
+    pub harmed_count: u64,
+    /// Files, directories and trees that are harmed, as far as they were kept.
+    pub harmed: Vec<HarmReport>,
+}
+
+impl RepairReport {
+    /// Takes in what the run counted.
+    pub fn complete(&mut self, done: &repair::RepairReport) {
+        (self.packs, self.pack_bytes, self.trees) = (done.store.packs, done.store.pack_bytes, done.harm.trees);
+        (self.found, self.volumes, self.harmed_count) = (done.found, done.volumes, done.harm.harmed);
+        (self.saved_blobs, self.lost_blobs) = (done.store.saved_blobs, done.store.lost_blobs);
+        self.set_aside = done.store.set_aside;
+    }
+
+    /// Whether nothing is lost.
+    pub fn is_whole(&self) -> bool {
+        self.lost.is_empty() && self.harmed_count == 0
+    }
+}
+
+/// What one thing suffered in one tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HarmReport {
+    /// The snapshot; the newest state if there is none.
+    pub snapshot: Option<Name>,
+    /// Its number, if it is an inode.
+    pub ino: Option<u64>,
+    /// Its paths from the root of the tree; none if they cannot be read.
+    pub paths: Vec<Name>,
+    /// `content`, `hidden`, `entries`, `node` or `tree`.
+    pub harm: &'static str,
+    /// What cannot be read, for people.
+    pub what: String,
+    /// Ranges of content that cannot be read: first byte, and the byte after the last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<(u64, u64)>,
+    /// The newest snapshot that has all of the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub older_snapshot: Option<Name>,
+    /// Its path there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub older_path: Option<Name>,
+}
+
+/// Ranges that are told to people; JSON has all.
+const RANGES_TOLD: usize = 4;
+
+impl From<Harm> for HarmReport {
+    fn from(harm: Harm) -> Self {
+        let snapshot = match harm.tree {
+            TreeName::Live => None,
+            TreeName::Snapshot(name) => Some(Name(name)),
+        };
+        let paths = harm.paths.into_iter().map(Name).collect();
+        let mut report = Self {
+            snapshot,
+            ino: harm.ino.map(|ino| ino.0),
+            paths,
+            harm: "",
+            what: String::new(),
+            ranges: Vec::new(),
+            older_snapshot: None,
+            older_path: None,
+        };
+        (report.harm, report.what) = match harm.kind {
+            HarmKind::Content { size, ranges, more, older } => {
+                let mut told: Vec<String> =
+                    ranges.iter().take(RANGES_TOLD).map(|range| format!("{}-{}", range.start, range.end - 1)).collect();
+                if more || ranges.len() > RANGES_TOLD {
+                    told.push("more".to_string());
+                }
+                report.ranges = ranges.into_iter().map(|range| (range.start, range.end)).collect();
+                (report.older_snapshot, report.older_path) =
+                    older.map(|(snapshot, path)| (Name(snapshot), Name(path))).unzip();
+                ("content", format!("of {size} bytes, these cannot be read: {}", told.join(", ")))
+            }
+            HarmKind::Hidden { kind } if kind.is_directory() => {
+                ("hidden", "the directory cannot be read, and nothing below it be reached".to_string())
+            }
+            HarmKind::Hidden { .. } => ("hidden", "only its name is left".to_string()),
+            HarmKind::Entries { hidden } => ("entries", format!("{hidden} names in this directory cannot be read")),
+            HarmKind::Node { id, first, last, why } => {
+                let last = last.map_or_else(|| "the last".to_string(), |last| last.0.to_string());
+                ("node", format!("node {id}, with records of inodes from {} to {last}, cannot be read: {why}", first.0))
+            }
+            HarmKind::Tree { why } => ("tree", format!("nothing of it can be read: {why}")),
+        };
+        report
+    }
+}
+
+impl std::fmt::Display for HarmReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(snapshot) = &self.snapshot {
+            write!(f, "{snapshot}:")?;
+        }
+        match (&self.paths[..], self.ino) {
+            ([], None) => f.write_str("(tree)")?,
+            ([], Some(ino)) => write!(f, "(inode {ino}, whose path cannot be read)")?,
+            ([path, others @ ..], _) => {
+                write!(f, "/{path}")?;
+                others.iter().try_for_each(|other| write!(f, " = /{other}"))?;
+            }
+        }
+        write!(f, ": {}", escaped(self.what.as_bytes()))?;
+        match (&self.older_snapshot, &self.older_path) {
+            (Some(snapshot), Some(path)) => write!(f, "; whole in snapshot {snapshot} as {snapshot}:{path}"),
+            _ => Ok(()),
         }
     }
 }

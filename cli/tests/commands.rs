@@ -288,6 +288,42 @@ fn damage_is_named_leads_to_its_code_and_spares_the_rest() {
 }
 
 #[test]
+fn repair_mends_what_it_can_and_lists_what_is_lost() {
+    let place = Place::with_repository();
+    place.fill(fill_everything);
+    let whole = place.run(["repair", "repo", "--read-data"]).done();
+    assert!(whole.contains("nothing is damaged"), "{whole}");
+    for segment in files_below(&place.path("repo/index")) {
+        fs::remove_file(segment).unwrap();
+    }
+    place.run(["repair", "repo", "--dry-run"]).failed(3, "nothing was changed");
+    assert!(files_below(&place.path("repo/index")).is_empty(), "a dry run writes nothing");
+    let mended = place.run(["repair", "repo"]).done();
+    assert!(mended.contains("mended: the index is built anew"), "{mended}");
+    place.run(["check", "repo", "--read-data"]).done();
+
+    let packs = files_below(&place.path("repo/packs"));
+    let pack = packs.into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let mut bytes = fs::read(&pack).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::set_permissions(&pack, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&pack, bytes).unwrap();
+    let run = place.run(["repair", "repo", "--read-data"]);
+    assert!(run.out.contains("harmed: /dir/large: of "), "{run:?}");
+    assert!(run.out.contains("harmed: one:/dir/large: of "), "{run:?}");
+    run.failed(3, "harmed");
+    let again = place.run(["repair", "repo", "--json"]);
+    assert_eq!(again.code, 3);
+    let report: serde_json::Value = serde_json::from_str(&again.out).unwrap();
+    assert_eq!((&report["mended"], &report["found"]), (&serde_json::json!([]), &0.into()));
+    assert_eq!(report["harmed"][0]["paths"][0], "dir/large");
+    assert!(report["harmed"][0]["ranges"][0][1].as_u64() > report["harmed"][0]["ranges"][0][0].as_u64());
+    assert_eq!(files_below(&place.path("repo/damaged")).len(), 1, "the damaged pack is kept");
+    place.run(["repair", "elsewhere"]).failed(6, "elsewhere");
+}
+
+#[test]
 fn a_check_notices_what_is_gone() {
     let place = Place::with_repository();
     place.fill(fill_everything);

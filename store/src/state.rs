@@ -24,11 +24,12 @@
 //! *Not here*: proving that a newer head descends from the remembered one (the head log in the tree, `fs`).
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::codec::{Reader, Writer};
 use crate::crypto::{Keyring, Purpose, SEAL_OVERHEAD};
-use crate::disk::Disk;
+use crate::disk::{Disk, EntryKind};
 use crate::error::{Error, Result};
 use crate::format::head::{HEAD_BYTES, Head};
 use crate::format::sealed;
@@ -150,6 +151,21 @@ impl<'a> StateDirectory<'a> {
         self.remove_if_present(&path)
             .and_then(|removed| if removed { self.disk.sync_dir(&self.root) } else { Ok(()) })
             .map_err(|e| Error::io(format!("remove remembered state {}", path.display()), e))
+    }
+
+    /// The volumes of which something is remembered.
+    pub fn volumes(&self) -> Result<Vec<VolumeName>> {
+        let mut volumes = Vec::new();
+        let listed = self.disk.list_dir(&self.root, &mut |name, kind| {
+            if kind == EntryKind::File {
+                volumes.extend(name.to_str().and_then(|text| VolumeName::new(text).ok()));
+            }
+            ControlFlow::Continue(())
+        });
+        match listed {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(volumes),
+            other => other.map(|()| volumes).map_err(|e| Error::io(format!("list {}", self.root.display()), e)),
+        }
     }
 
     fn path(&self, volume: &VolumeName) -> PathBuf {

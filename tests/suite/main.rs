@@ -10,6 +10,7 @@ mod marathons;
 mod pressure;
 mod protection;
 mod reader;
+mod repair;
 mod sharing;
 mod stories;
 mod volume;

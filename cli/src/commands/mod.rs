@@ -14,6 +14,7 @@ pub mod init;
 mod key;
 mod ls;
 pub mod mount;
+mod repair;
 mod restore;
 mod snapshots;
 mod stats;
@@ -42,6 +43,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Cat(args) => cat::run(&context, &args),
         Command::Restore(args) => restore::run(&context, &args),
         Command::Check(args) => check::run(&context, &args),
+        Command::Repair(args) => repair::run(&context, &args),
         Command::Gc(args) => gc::run(&context, &args),
         Command::Stats(args) => stats::run(&context, &args),
         Command::Key(command) => key::run(&context, &command),

@@ -36,7 +36,7 @@ use node::Node;
 pub use store::NodeStore;
 use undo::Undo;
 use vellum_store::id::BlobId;
-pub use walk::Visitor;
+pub use walk::{Span, Visitor};
 
 use crate::error::{Error, Object, Result};
 

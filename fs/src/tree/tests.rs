@@ -625,7 +625,7 @@ fn a_visit_meets_every_node_once_and_skips_what_it_is_told_to() {
             self.records += 1;
             Ok(())
         }
-        fn failed(&mut self, _id: &BlobId, _error: Error) -> Result<()> {
+        fn failed(&mut self, _id: &BlobId, _span: Span<'_>, _error: Error) -> Result<()> {
             self.failures += 1;
             Ok(())
         }

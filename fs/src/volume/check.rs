@@ -26,7 +26,7 @@ use crate::{
         volume::{SnapshotRecord, VolumeState},
     },
     ino::Ino,
-    tree::{Tree, Visitor},
+    tree::{Span, Tree, Visitor},
 };
 
 /// What a check of the trees saw.
@@ -111,7 +111,7 @@ impl Visitor for TreeCheck<'_> {
         }
     }
 
-    fn failed(&mut self, _id: &BlobId, error: Error) -> Result<()> {
+    fn failed(&mut self, _id: &BlobId, _span: Span<'_>, error: Error) -> Result<()> {
         self.tell(error)
     }
 }

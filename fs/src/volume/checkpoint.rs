@@ -122,7 +122,7 @@ impl Volume {
 
     fn freeze(&self) -> Freeze {
         // Commits up to this one hold only records of changes that the clone below contains.
-        let journal_commit = self.journal.as_ref().map_or(0, |journal| journal.last_commit());
+        let journal_commit = self.journal.as_ref().map_or(self.journal_floor, |journal| journal.last_commit());
         let mut meta = self.meta.write();
         let generation = meta.generation;
         meta.generation += 1;

@@ -51,6 +51,7 @@ pub mod checkpoint;
 pub mod flush;
 pub mod gc;
 pub mod handles;
+pub mod harm;
 pub mod health;
 pub mod instant;
 pub mod journal;
@@ -59,6 +60,7 @@ pub mod open;
 pub mod ops;
 pub mod read;
 pub mod records;
+pub mod repair;
 pub mod replay;
 pub mod runs;
 pub mod snapdir;
@@ -160,6 +162,8 @@ pub struct Volume {
     pub(crate) budget: Budget,
     pub(crate) space: space::SpaceGauge,
     pub(crate) journal: Option<journal::VolumeJournal>,
+    /// Newest commit of a journal that is damaged and not open: what heads cover where there is no journal.
+    pub(crate) journal_floor: u64,
     pub(crate) checkpoint_turn: Mutex<()>,
     /// Held by copies of references between files.
     pub(crate) sharing: RwLock<()>,

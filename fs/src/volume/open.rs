@@ -3,9 +3,12 @@
 //! *Ordering* of opening: lock, newest head, proof that it continues what this machine remembers, tree, journal replay, a
 //! checkpoint of what was replayed, then the background threads. Of closing: threads end, a last checkpoint, the lock goes.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -34,6 +37,18 @@ const JOURNAL_DISK_PART: u64 = 128;
 const JOURNAL_SEGMENT_MIN: u64 = 2 << 20;
 const JOURNAL_SEGMENT_MAX: u64 = 32 << 20;
 const JOURNAL_SEGMENTS_MAX: u32 = 4;
+
+/// What replay of a journal came to.
+pub(super) struct Replayed {
+    /// The journal, if it was opened for writing.
+    pub(super) journal: Option<VolumeJournal>,
+    /// Commits that were read.
+    pub(super) commits: u64,
+    /// Operations that were applied.
+    pub(super) operations: u64,
+    /// Why it ends early, or lacks something.
+    pub(super) damage: Option<String>,
+}
 
 impl Volume {
     /// Opens a volume of `repository` and replays its journal.
@@ -64,7 +79,7 @@ impl Volume {
         Ok((volume, summary))
     }
 
-    fn assemble(
+    pub(super) fn assemble(
         repository: Arc<Repository>,
         options: VolumeOptions,
         handle: VolumeHandle,
@@ -111,6 +126,7 @@ impl Volume {
             handles: Handles::default(),
             space: SpaceGauge::default(),
             journal: None,
+            journal_floor: 0,
             checkpoint_turn: Mutex::new(()),
             sharing: Default::default(),
             snapdir: views,
@@ -141,23 +157,41 @@ impl Volume {
         if self.options.read_only && self.options.skip_journal {
             return Ok(summary);
         }
-        let covered = self.meta.read().durable_sequence;
         // Commits follow the newest head, or, if they were made while it was, the one before. Older ones left the journal with it:
         // only a store that kept a copy could show them again.
         let mut heads: Vec<HeadHash> = self.handle.recent_hashes();
         heads.truncate(2);
         let after = head.map_or(0, |head| head.journal_commit);
-        let dir = match &self.options.journal_dir {
-            Some(dir) => dir.clone(),
-            None => self.repository.journal_dir(&self.options.name),
-        };
+        let replayed = self.replay_journal(after, &heads, !self.options.read_only)?;
+        (summary.commits, summary.operations, summary.damage) =
+            (replayed.commits, replayed.operations, replayed.damage);
+        if summary.damage.is_some() && !self.options.read_only {
+            log::error!("the journal of volume {} is damaged; the volume is read-only", self.options.name);
+            self.options.read_only = true;
+        }
+        if !self.options.read_only {
+            self.journal = replayed.journal;
+        }
+        Ok(summary)
+    }
+
+    /// Where the journal lies.
+    pub(super) fn journal_dir(&self) -> PathBuf {
+        let dir = self.options.journal_dir.clone();
+        dir.unwrap_or_else(|| self.repository.journal_dir(&self.options.name))
+    }
+
+    /// Applies the journal commits after `after` that follow one of `heads`. With `open` the journal is opened for writing;
+    /// otherwise somebody else may be writing it, and it is only looked at.
+    pub(super) fn replay_journal(&self, after: u64, heads: &[HeadHash], open: bool) -> Result<Replayed> {
+        let covered = self.meta.read().durable_sequence;
+        let dir = self.journal_dir();
         let options =
             JournalOptions { segment_bytes: self.journal_segment_bytes()?, segments_max: JOURNAL_SEGMENTS_MAX };
         let (mut commits, mut operations) = (0, 0);
         let mut lost = None;
         let mut failed = None;
-        let this = &*self;
-        let mut replay = |_, payload: &[u8]| match this.replay_payload(covered, payload, &mut lost) {
+        let mut replay = |_, payload: &[u8]| match self.replay_payload(covered, payload, &mut lost) {
             Ok(count) => {
                 commits += 1;
                 operations += count;
@@ -172,12 +206,12 @@ impl Volume {
         let disk = Arc::clone(self.repository.disk());
         let keyring = Arc::clone(self.repository.keyring());
         let name = &self.options.name;
-        // Without the lock, somebody else may be writing this journal: it is only looked at.
-        let replayed = if self.options.read_only {
-            Journal::read(&*disk, &dir, keyring, name, after, &heads, &mut replay).map(|recovery| (None, recovery))
-        } else {
-            Journal::open(disk, &dir, keyring, name, options, after, &heads, &mut replay)
-                .map(|(journal, recovery)| (Some(journal), recovery))
+        let replayed = match open {
+            true => Journal::open(disk, &dir, keyring, name, options, after, heads, &mut replay)
+                .map(|(journal, recovery)| (Some(journal), recovery)),
+            false => {
+                Journal::read(&*disk, &dir, keyring, name, after, heads, &mut replay).map(|recovery| (None, recovery))
+            }
         };
         let (journal, recovery) = match failed {
             // What was replayed before it is the last good point.
@@ -187,16 +221,8 @@ impl Volume {
             Some(error) => return Err(error),
             None => replayed?,
         };
-        (summary.commits, summary.operations, summary.damage) =
-            (recovery.commits, operations, recovery.damage.or(lost));
-        if summary.damage.is_some() && !self.options.read_only {
-            log::error!("the journal of volume {} is damaged; the volume is read-only", self.options.name);
-            self.options.read_only = true;
-        }
-        if !self.options.read_only {
-            self.journal = journal.map(|journal| VolumeJournal::new(journal, recovery.last_commit));
-        }
-        Ok(summary)
+        let journal = journal.map(|journal| VolumeJournal::new(journal, recovery.last_commit));
+        Ok(Replayed { journal, commits: recovery.commits, operations, damage: recovery.damage.or(lost) })
     }
 
     fn collect_and_settle(&self, fresh: bool, summary: &ReplaySummary) -> Result<()> {
@@ -269,7 +295,7 @@ impl Volume {
 }
 
 /// The store's error for a failure of ours inside one of its callbacks.
-fn into_store(error: Error) -> vellum_store::Error {
+pub(super) fn into_store(error: Error) -> vellum_store::Error {
     match error {
         Error::Store(error) => error,
         other => vellum_store::Error::corrupt("tree", other.to_string()),

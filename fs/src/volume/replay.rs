@@ -68,7 +68,8 @@ impl Volume {
             if let Op::Create { ino, .. } | Op::Rename { whiteout: Some(ino), .. } = op {
                 meta.runs.lift_past(*ino);
             }
-            Namespace::new(&mut meta.tree, &self.names).apply(op)?;
+            // A node that cannot be read leaves the operation undone: what is left before it may be published by a repair.
+            meta.change(|tree| Namespace::new(tree, &self.names).apply(op))?;
         }
         let mut meta = self.meta.write();
         meta.op_sequence = meta.op_sequence.max(sequence);
@@ -134,7 +135,8 @@ impl Volume {
     ) -> Result<()> {
         let body = extents::body(&meta.tree, ino)?;
         let change = Change::Extent(*extent);
-        let delta = extents::apply(&mut meta.tree, ino, std::slice::from_ref(&change))?;
+        // All of it or nothing: extents that went without the new one would leave a hole, and so zeros.
+        let delta = meta.change(|tree| extents::apply(tree, ino, std::slice::from_ref(&change)))?;
         inode.allocated = inode.allocated.saturating_add_signed(delta);
         state.live.discard(extent.offset..extent.end());
         if let Some(body) = body {

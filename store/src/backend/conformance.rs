@@ -21,6 +21,7 @@ pub fn check(make: Make<'_>) {
     listing_shows_each_object_of_a_prefix_once(&*make());
     listing_ends_with_the_error_of_its_caller(&*make());
     deletion_is_idempotent_and_shows_at_once(&*make());
+    what_is_set_aside_keeps_its_bytes_and_frees_its_name(&*make());
     open_objects_are_appended_read_and_published(&*make());
     open_objects_are_invisible_until_published(&*make());
     publication_never_overwrites(&*make());
@@ -171,6 +172,22 @@ fn deletion_is_idempotent_and_shows_at_once(backend: &dyn Backend) {
         ok("delete", backend.delete(&object));
     }
     ok("delete where nothing ever was", backend.delete(&name("nowhere/x")));
+}
+
+fn what_is_set_aside_keeps_its_bytes_and_frees_its_name(backend: &dyn Backend) {
+    let damaged = name("heads/main/0000000000000007");
+    assert!(!ok("set aside", backend.set_aside(&damaged)), "what is not there cannot be set aside");
+    for bytes in [&b"first"[..], b"second", b"third"] {
+        ok("put", backend.put_new(&damaged, bytes));
+        assert!(ok("set aside", backend.set_aside(&damaged)), "it was there");
+        assert!(is_missing(&backend.get(&damaged, 10)), "its name is free");
+    }
+    let kept: Vec<String> = listed(backend, "damaged/").into_keys().collect();
+    let first = "damaged/heads.main.0000000000000007";
+    assert_eq!(kept, [first.to_string(), format!("{first}.2"), format!("{first}.3")], "all of them are kept");
+    let contents = kept.iter().map(|kept| ok("get", backend.get(&name(kept), 10))).collect::<Vec<_>>();
+    assert_eq!(contents, [&b"first"[..], b"second", b"third"]);
+    assert!(listed(backend, "heads/").is_empty(), "none is listed where it was");
 }
 
 fn open_objects_are_appended_read_and_published(backend: &dyn Backend) {

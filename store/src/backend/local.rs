@@ -31,7 +31,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Backend, ObjectName, OpenName, OpenObject, Put, Space, random_name};
+use super::{ASIDE_MAX, Backend, ObjectName, OpenName, OpenObject, Put, Space, random_name};
 use crate::{
     disk::{Disk, DiskFile, EntryKind},
     error::{Error, Result},
@@ -56,6 +56,9 @@ const DIRS_DEEP_MAX: usize = 2;
 
 /// Directories of a repository that hold no stored objects.
 const NOT_LISTED: [&str; 4] = ["tmp", "packs/open", "locks", "journal"];
+
+/// Where damaged objects are kept.
+const ASIDE: &str = "damaged";
 
 /// The objects of the repository in one directory.
 #[derive(Debug)]
@@ -302,6 +305,27 @@ impl Backend for LocalBackend {
             self.shared.sync_dir(parent(name.as_str()))?;
         }
         Ok(())
+    }
+
+    fn set_aside(&self, name: &ObjectName) -> Result<bool> {
+        self.begin_write()?;
+        self.shared.ensure_dir(ASIDE)?;
+        let from = self.shared.path(name.as_str());
+        for count in 1..=ASIDE_MAX {
+            let aside = if count == 1 { name.aside() } else { name.aside_again(count) };
+            match self.shared.disk.rename_new(&from, &self.shared.path(aside.as_str())) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return self.shared.check_root().map(|()| false),
+                other => other.map_err(|e| self.shared.error("set aside", &from, e))?,
+            }
+            let dropped = self.open_files.lock().forget(name);
+            drop(dropped);
+            // The new name first: power loss between the two may leave both, and never none.
+            self.shared.sync_dir(ASIDE)?;
+            self.shared.sync_dir(parent(name.as_str()))?;
+            return Ok(true);
+        }
+        Err(Error::AlreadyExists { path: name.aside().to_string(), what: "too many damaged objects".to_string() })
     }
 
     fn create_open(&self, size_hint: u64) -> Result<Box<dyn OpenObject>> {

@@ -3,7 +3,7 @@
 //! *Not here*: crashes; they need a [`super::LocalBackend`] on a [`crate::disk::MemoryDisk`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,7 +12,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Backend, ObjectName, OpenName, OpenObject, Put, Space};
+use super::{ASIDE_MAX, Backend, ObjectName, OpenName, OpenObject, Put, Space};
 use crate::error::{Error, Result};
 
 /// A repository's objects in memory; clones are the same repository.
@@ -111,6 +111,20 @@ impl Backend for MemoryBackend {
     fn delete(&self, name: &ObjectName) -> Result<()> {
         self.state.lock().objects.remove(name);
         Ok(())
+    }
+
+    fn set_aside(&self, name: &ObjectName) -> Result<bool> {
+        let mut state = self.state.lock();
+        let Some(bytes) = state.objects.remove(name) else { return Ok(false) };
+        let names = std::iter::once(name.aside()).chain((2..=ASIDE_MAX).map(|count| name.aside_again(count)));
+        for aside in names {
+            if let btree_map::Entry::Vacant(free) = state.objects.entry(aside) {
+                free.insert(bytes);
+                return Ok(true);
+            }
+        }
+        state.objects.insert(name.clone(), bytes);
+        Err(Error::AlreadyExists { path: name.aside().to_string(), what: "too many damaged objects".to_string() })
     }
 
     fn create_open(&self, _size_hint: u64) -> Result<Box<dyn OpenObject>> {

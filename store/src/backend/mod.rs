@@ -35,6 +35,9 @@ pub use memory::MemoryBackend;
 /// Longest object name.
 pub const NAME_BYTES_MAX: usize = 200;
 
+/// Damaged objects of one name that are kept; more would be a disk that damages whatever is written to it.
+pub(crate) const ASIDE_MAX: u32 = 1000;
+
 /// Whether a put stored its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Put {
@@ -67,6 +70,10 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Deletes an object; one that is not there is fine, since not every storage can tell.
     fn delete(&self, name: &ObjectName) -> Result<()>;
+
+    /// Moves a damaged object out of the way and keeps its bytes, under [`ObjectName::aside`] and what tells it from others of that name; durable
+    /// on return. `false` if there is no such object.
+    fn set_aside(&self, name: &ObjectName) -> Result<bool>;
 
     /// Creates an open object, with space for `size_hint` bytes reserved where that is possible.
     fn create_open(&self, size_hint: u64) -> Result<Box<dyn OpenObject>>;
@@ -174,6 +181,16 @@ impl ObjectName {
     pub fn as_head(&self, volume: &VolumeName) -> Option<u64> {
         let digits = self.0.strip_prefix("heads/")?.strip_prefix(volume.as_str())?.strip_prefix('/')?;
         u64::from_str_radix(digits, 16).ok().filter(|&sequence| Self::head(volume, sequence) == *self)
+    }
+
+    /// `damaged/<name>`, with dots for the slashes of the name: what a repair put out of the way.
+    pub fn aside(&self) -> Self {
+        Self(format!("damaged/{}", self.0.replace('/', ".")))
+    }
+
+    /// The same for the second object of this name and for later ones.
+    pub(crate) fn aside_again(&self, count: u32) -> Self {
+        Self(format!("{}.{count}", self.aside()))
     }
 
     /// The name as text.

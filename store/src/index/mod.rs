@@ -521,6 +521,14 @@ impl State {
         self.refresh_deleted();
     }
 
+    /// Drops tables and segments; the latter count as merged, so that nobody takes them in again.
+    fn forget_all(&mut self) {
+        let segments = std::mem::take(&mut self.segments);
+        self.merged.extend(segments.iter().map(|segment| segment.id()));
+        (self.recent, self.frozen) = (Arc::default(), None);
+        self.refresh_deleted();
+    }
+
     fn refresh_deleted(&mut self) {
         let tables = self.frozen.iter().map(|frozen| frozen.as_ref()).chain([self.recent.as_ref()]);
         let in_tables = tables.flat_map(|table| table.deleted());

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use super::{Index, IndexOptions};
+use super::{Index, IndexOptions, segment::Source};
 use crate::{
     backend::Backend,
     crypto::Keyring,
@@ -27,23 +27,40 @@ impl Index {
         options: IndexOptions,
         damaged: &mut dyn FnMut(PackId, Error),
     ) -> Result<Self> {
-        let index = Self::open(backend.clone(), keyring.clone(), &[], options)?;
+        let index = Self::open(backend, keyring, &[], options)?;
+        index.list_trailers(false, damaged)?;
+        Ok(index)
+    }
+
+    /// Forgets all segments and begins anew from the trailers, as [`Self::rebuild`] does, with nobody else at work. The segments stay
+    /// where they are, and are not taken in again. With `in_memory` nothing is written.
+    pub fn relist(&self, in_memory: bool, damaged: &mut dyn FnMut(PackId, Error)) -> Result<()> {
+        {
+            let _still = self.hold_still();
+            self.state.write().forget_all();
+        }
+        self.list_trailers(in_memory, damaged)
+    }
+
+    fn list_trailers(&self, in_memory: bool, damaged: &mut dyn FnMut(PackId, Error)) -> Result<()> {
+        let Source { backend, keyring } = &self.source;
         backend.list("packs/", &mut |name, length| {
             let Some(pack) = name.as_pack() else { return Ok(()) };
             let mut read = |offset, length| backend.get_range(&name, offset, length);
-            match read_trailer(&keyring, pack, length, &mut read) {
-                Ok(entries) => index.insert_pack(pack, &entries),
+            match read_trailer(keyring, pack, length, &mut read) {
+                Ok(entries) => self.insert_pack(pack, &entries),
                 Err(error) if error.is_damage() => damaged(pack, error),
                 Err(error) => return Err(error),
             }
-            if index.flush_due() {
-                index.flush()?;
-            }
-            while index.merge_due() {
-                index.merge()?;
+            while !in_memory && (self.flush_due() || self.merge_due()) {
+                if self.flush_due() {
+                    self.flush()?;
+                }
+                if self.merge_due() {
+                    self.merge()?;
+                }
             }
             Ok(())
-        })?;
-        Ok(index)
+        })
     }
 }

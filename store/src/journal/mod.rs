@@ -19,7 +19,7 @@
 //!
 //! *Not here*: the bytes ([`crate::format::journal`]), group commit and what payloads mean (`fs::journal`).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -149,6 +149,18 @@ impl Journal {
         let heads = if heads.is_empty() { &[NO_HEAD] } else { heads };
         let scan = recover::scan(&files, &sealing, after_commit);
         Ok(recover::run(scan, &files, &sealing, after_commit, heads, replay)?.recovery)
+    }
+
+    /// Sets all segments in `dir` aside, durable on return; gives the names under which they are kept. The next opening begins an
+    /// empty journal. Called after a head that covers every number in them is durable.
+    pub fn set_aside(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>> {
+        let listing = segment::list(disk, dir)?;
+        let kept = listing.segments.iter().map(|&number| segment::set_aside(disk, dir, number));
+        let kept = kept.collect::<Result<Vec<_>>>()?;
+        if !kept.is_empty() {
+            disk.sync_dir(dir).map_err(|e| Error::io(format!("sync {}", dir.display()), e))?;
+        }
+        Ok(kept)
     }
 
     /// Appends one commit and returns its number when it is durable.

@@ -18,6 +18,9 @@ use crate::format::journal::{BLOCK_BYTES, SEGMENT_BYTES_MAX};
 pub(super) const FILES_MAX: usize = 64;
 
 const NEW_SUFFIX: &str = ".new";
+const ASIDE_SUFFIX: &str = ".damaged";
+/// Segments of one number that may have been set aside.
+const ASIDE_MAX: u32 = 1000;
 const FILL_BYTES: usize = 1 << 20;
 
 /// One open segment.
@@ -135,6 +138,21 @@ pub(super) fn create_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
         .and_then(|()| create(dir))
         .and_then(|()| disk.sync_dir(dir))
         .map_err(|e| Error::io(format!("create journal directory {}", dir.display()), e))
+}
+
+/// Gives a segment a name under which it is kept and not read; that is durable with the next sync of the directory.
+pub(super) fn set_aside(disk: &dyn Disk, dir: &Path, number: u64) -> Result<PathBuf> {
+    let path = dir.join(name_of(number));
+    let doing = || format!("set journal segment {} aside", path.display());
+    for count in 1..=ASIDE_MAX {
+        let again = if count == 1 { String::new() } else { format!(".{count}") };
+        let aside = dir.join(format!("{}{ASIDE_SUFFIX}{again}", name_of(number)));
+        match disk.rename_new(&path, &aside) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            other => return other.map(|()| aside).map_err(|e| Error::io(doing(), e)),
+        }
+    }
+    Err(Error::io(doing(), std::io::ErrorKind::AlreadyExists.into()))
 }
 
 fn name_of(number: u64) -> String {

@@ -187,8 +187,16 @@ impl Check<'_> {
             };
             self.remembered_head(&volume, &heads)?;
             let newest = heads.newest().map_or(0, |newest| newest.head.sequence);
-            let missing: Vec<u64> =
-                (1..=newest).rev().take(HEADS_KEPT as usize).filter(|&sequence| !present(sequence)).collect();
+            let is_aside = |sequence| {
+                // A repair has put it out of the way, and told of it.
+                backend.length(&ObjectName::head(&volume, sequence).aside()).map(|length| length.is_some())
+            };
+            let mut missing = Vec::new();
+            for sequence in (1..=newest).rev().take(HEADS_KEPT as usize).filter(|&sequence| !present(sequence)) {
+                if !is_aside(sequence)? {
+                    missing.push(sequence);
+                }
+            }
             // A writer that committed meanwhile has trimmed the oldest.
             let is_still_newest = || backend.length(&ObjectName::head(&volume, newest + 1)).map(|next| next.is_none());
             if !missing.is_empty() && is_still_newest()? {

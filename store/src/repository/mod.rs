@@ -49,6 +49,7 @@ mod keys;
 mod open;
 mod options;
 mod places;
+mod repair;
 mod stats;
 mod volumes;
 
@@ -58,6 +59,7 @@ pub use self::{
     gc::{Gc, GcOptions, GcPlan, GcSummary},
     options::{Access, CACHE_BYTES_DEFAULT, InitOptions, OpenOptions, PIPELINE_BYTES_DEFAULT},
     places::BlobPlace,
+    repair::{MendedHeads, Repair, RepairSummary},
     stats::RepositoryStats,
     volumes::VolumeHandle,
 };

@@ -276,6 +276,11 @@ impl Repository {
         Ok(())
     }
 
+    /// The open packs that earlier processes left; nobody deletes them any more.
+    pub(super) fn take_leftovers(&self) -> Vec<OpenName> {
+        std::mem::take(&mut self.leftovers.lock().names)
+    }
+
     /// Whether more volumes are locked than this process holds.
     fn others_write(&self) -> Result<bool> {
         let locks = self.path.join("locks");

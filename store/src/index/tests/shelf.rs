@@ -98,6 +98,12 @@ impl Backend for Shelf {
         Ok(())
     }
 
+    fn set_aside(&self, name: &ObjectName) -> Result<bool> {
+        let mut objects = self.0.objects.lock();
+        let bytes = objects.remove(name.as_str());
+        Ok(bytes.is_some_and(|bytes| objects.insert(name.aside().to_string(), bytes).is_none()))
+    }
+
     fn create_open(&self, _: u64) -> Result<Box<dyn OpenObject>> {
         let name = OpenName::random()?;
         self.0.open.lock().insert(name.clone(), Vec::new());
