@@ -18,7 +18,7 @@ use crate::{
     ino::Ino,
     namespace::{Names, Namespace, NamespaceView, RootArgs},
     time::Time,
-    tree::{NodeCache, NodeStore, Tree, Visitor, node::Node},
+    tree::{NodeCache, NodeStore, Span, Tree, Visitor, node::Node},
     volume::records,
 };
 
@@ -66,7 +66,7 @@ impl Visitor for CountAll {
         if self.0 > 10_000 { Err(Error::NoSpace("a graph with too many paths".into())) } else { Ok(()) }
     }
 
-    fn failed(&mut self, _id: &BlobId, _error: Error) -> Result<()> {
+    fn failed(&mut self, _id: &BlobId, _span: Span<'_>, _error: Error) -> Result<()> {
         self.record(b"", b"")
     }
 }
