@@ -43,10 +43,29 @@ impl JournalPlace {
         Ok(Self { file, is_new: true })
     }
 
-    /// The directory outside of the repository in which a volume's journal was left.
-    pub fn left_in(state_dir: &Path, repository: RepositoryId, volume: &VolumeName) -> Option<PathBuf> {
-        let left = fs::read(file_of(state_dir, repository, volume)).ok()?;
-        (!left.is_empty()).then(|| PathBuf::from(os_str(&left)))
+    /// Where a volume keeps its segments below the directory of the option `journal=`: several volumes may share it.
+    pub fn below(dir: &Path, repository: RepositoryId, volume: &VolumeName) -> PathBuf {
+        dir.join(format!("{repository}-{volume}"))
+    }
+
+    /// The directory outside of the repository in which the segments of a volume were left; `None` if they are inside. Fails if
+    /// it cannot be told, or if it is not there: what was synced since the last checkpoint would count as never written.
+    pub fn left_in(state_dir: &Path, repository: RepositoryId, volume: &VolumeName) -> Result<Option<PathBuf>> {
+        let file = file_of(state_dir, repository, volume);
+        let left = match fs::read(&file) {
+            Ok(left) if left.is_empty() => return Ok(None),
+            Ok(left) => left,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io(format!("read {}", file.display()), error)),
+        };
+        let dir = Self::below(Path::new(&os_str(&left)), repository, volume);
+        match fs::metadata(&dir) {
+            Ok(found) if found.is_dir() => Ok(Some(dir)),
+            _ => Err(Error::refused(
+                format!("volume {volume} left its journal in {}, and that is not there", dir.display()),
+                "make that directory available, as it was when the volume was mounted",
+            )),
+        }
     }
 
     /// Nothing is left anywhere: a repair has taken in what there was.
@@ -103,6 +122,24 @@ fn write_synced(file: &Path, bytes: &[u8]) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn segments_are_where_a_mount_puts_them_or_it_is_an_error() {
+        let (state, journals) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (repository, volume) = (RepositoryId([7; 16]), VolumeName::new("main").unwrap());
+        let left = || JournalPlace::left_in(state.path(), repository, &volume);
+        assert_eq!(left().unwrap(), None);
+        JournalPlace::claim(state.path(), repository, &volume, None).unwrap().forget();
+        let place = JournalPlace::claim(state.path(), repository, &volume, Some(journals.path())).unwrap();
+        assert!(left().unwrap_err().to_string().contains("is not there"));
+        let dir = JournalPlace::below(journals.path(), repository, &volume);
+        fs::create_dir(&dir).unwrap();
+        assert_eq!(left().unwrap(), Some(dir));
+        place.forget();
+        assert_eq!(left().unwrap(), None);
+        fs::create_dir(file_of(state.path(), repository, &volume)).unwrap();
+        assert!(left().is_err(), "what cannot be read is not nothing");
+    }
 
     #[test]
     fn a_journal_that_was_left_somewhere_is_not_passed_over() {

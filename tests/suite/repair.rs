@@ -371,6 +371,68 @@ fn lost_content_is_told_to_the_byte_and_heals_when_it_is_written_again() {
     }
 }
 
+/// A directory that was not linked for a moment, a listing that lacks files: what was not there when a repair looked can come back.
+#[test]
+fn packs_that_come_back_after_a_repair_are_taken_in_again() {
+    let (disk, contents) = furnished();
+    let mut packs: Vec<_> = objects(&disk, "packs/").into_iter().collect();
+    packs.sort_by_key(|(_, length)| std::cmp::Reverse(*length));
+    // Packs of content: those of nodes are small here.
+    let gone: Vec<_> = packs.iter().take(3).map(|(name, _)| name.clone()).collect();
+    let away = |number: usize| PathBuf::from(format!("/away-{number}"));
+    for (number, name) in gone.iter().enumerate() {
+        disk.rename(&path_of(name), &away(number)).expect("the object is there");
+    }
+    let told = run(&disk, false);
+    assert!(told.lost.iter().any(|text| text.contains("3 packs are gone")), "{told:?}");
+    assert!(!told.content(&TreeName::Live).is_empty(), "{told:?}");
+    for (number, name) in gone.iter().enumerate() {
+        disk.rename(&away(number), &path_of(name)).expect("it is there");
+    }
+    let again = run(&disk, false);
+    assert!(again.harm.is_empty() && again.lost.is_empty(), "{again:?}");
+    assert_second_run_is_idle(&disk);
+    assert_check(&disk, true);
+    assert_good(&disk, &contents, &[]);
+}
+
+/// The newest tree can be opened, and only the list of its snapshots has a hole.
+#[test]
+fn a_lost_list_of_snapshots_costs_no_newer_file() {
+    let disk = rig::new_disk();
+    let volume = open(&disk);
+    // Enough for several leaves of snapshot records.
+    for number in 0..400 {
+        snapshot(&volume, &format!("a snapshot with a name of some length, number {number}"));
+    }
+    volume.close().expect("the disk is well");
+    drop(volume);
+    let before = objects(&disk, "packs/");
+    let volume = open(&disk);
+    let newest = store_file(&volume, "newest", 1, 30_000).expect("there is room");
+    volume.checkpoint().expect("the disk is well");
+    volume.close().expect("the disk is well");
+    drop(volume);
+    // Each old pack in turn, until one takes a leaf of the list and leaves the rest of the tree.
+    let mut met = false;
+    for pack in before.keys().rev() {
+        let harmed = disk.crash();
+        remove(&harmed, pack);
+        let told = run_on(&shared(&harmed), Access::ReadOnly, false).expect("repair runs");
+        if !told.lost.iter().any(|text| text.contains("its list cannot tell")) {
+            continue;
+        }
+        met = true;
+        assert!(!told.lost.iter().any(|text| text.contains("goes on from")), "{told:?}");
+        run(&harmed, false);
+        let volume = open(&harmed);
+        assert!(read(&volume, "newest").expect("it is in the newest tree") == newest);
+        volume.close().expect("the disk is well");
+        break;
+    }
+    assert!(met, "a pack holds a leaf of the list");
+}
+
 /// A file was changed after a snapshot, and the new content is lost.
 #[test]
 fn an_older_version_in_a_snapshot_is_pointed_at() {

@@ -1,9 +1,12 @@
 //! `vellum repair`: mends what can be mended of a repository that nobody has mounted, and lists what is lost.
 
-use std::io::{self, Write};
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+};
 
 use vellum_fs::volume::repair::{self, RepairEvent};
-use vellum_store::repository::Access;
+use vellum_store::{id::VolumeName, repository::Access};
 
 use crate::{
     args::RepairArgs,
@@ -27,10 +30,14 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<()> {
     let (state_dir, id) = (&context.state_dir, repository.config().repository);
     let progress = Progress::start("looking for damage", context.output.json);
     let mut report = RepairReport { dry_run: args.dry_run, read_data: args.read_data, ..RepairReport::default() };
-    let options = |name: &_| {
-        let mut options = volume_options(std::clone::Clone::clone(name));
-        // A mount that was killed may have left it elsewhere.
-        options.journal_dir = JournalPlace::left_in(state_dir, id, name);
+    // Mounts that were killed may have left their journals elsewhere.
+    let mut journals = HashMap::new();
+    for name in repository.known_volumes()? {
+        journals.insert(name.clone(), JournalPlace::left_in(state_dir, id, &name)?);
+    }
+    let options = |name: &VolumeName| {
+        let mut options = volume_options(name.clone());
+        options.journal_dir = journals.get(name).cloned().flatten();
         Ok(options)
     };
     let done = repair::repair(&repository, &options, args.read_data, &mut |event| note(&mut report, &progress, event))?;
@@ -75,7 +82,11 @@ fn note(report: &mut RepairReport, progress: &Progress, event: RepairEvent) {
             }
         }
         RepairEvent::Mended(text) => keep(&mut report.mended, text),
-        RepairEvent::Lost(text) => keep(&mut report.lost, text),
+        RepairEvent::Lost(text) => {
+            // At once: a run that ends early prints no report, and the next may not see this any more.
+            progress.line(&escaped(format!("lost: {text}").as_bytes()));
+            keep(&mut report.lost, text);
+        }
         RepairEvent::Harm(harm) => {
             let harm = HarmReport::from(harm);
             match report.harmed.len() < KEPT_MAX {

@@ -141,8 +141,7 @@ fn open(context: &Context, job: &Job, listener: &Listener, credential: Credentia
     volume.create = *create && !options.read_only;
     volume.holder.mountpoint = Some(mountpoint.clone());
     volume.holder.control_socket = Some(listener.path().to_path_buf());
-    // Several volumes may share the directory.
-    volume.journal_dir = options.journal.as_ref().map(|dir| dir.join(format!("{id}-{}", source.volume)));
+    volume.journal_dir = options.journal.as_ref().map(|dir| JournalPlace::below(dir, id, &source.volume));
     let place = match options.read_only {
         true => None,
         false => Some(JournalPlace::claim(&context.state_dir, id, &source.volume, options.journal.as_deref())?),

@@ -48,6 +48,8 @@ pub(super) struct Replayed {
     pub(super) operations: u64,
     /// Why it ends early, or lacks something.
     pub(super) damage: Option<String>,
+    /// A part of the journal could not be read.
+    pub(super) unreadable: bool,
 }
 
 impl Volume {
@@ -222,7 +224,8 @@ impl Volume {
             None => replayed?,
         };
         let journal = journal.map(|journal| VolumeJournal::new(journal, recovery.last_commit));
-        Ok(Replayed { journal, commits: recovery.commits, operations, damage: recovery.damage.or(lost) })
+        let Recovery { commits, damage, unreadable, .. } = recovery;
+        Ok(Replayed { journal, commits, operations, damage: damage.or(lost), unreadable })
     }
 
     fn collect_and_settle(&self, fresh: bool, summary: &ReplaySummary) -> Result<()> {

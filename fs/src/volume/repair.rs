@@ -15,7 +15,7 @@
 //!
 //! *Bounds*: those of a check of the store, and of [`super::harm`].
 
-use std::{path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc};
 
 use vellum_store::{
     format::head::Head,
@@ -149,6 +149,9 @@ impl Run<'_> {
         found.into_iter().for_each(|damage| tell(RepairEvent::Found(damage)));
         self.repair.salvage(&mut |_, _| {})?;
         let summary = self.repair.summary;
+        if summary.returned_packs > 0 {
+            self.mended(format!("{} packs that were not counted are taken in", summary.returned_packs));
+        }
         if summary.index_rebuilt {
             self.mended("the index is built anew from the packs".to_string());
         }
@@ -172,8 +175,10 @@ impl Run<'_> {
             Err(error) if error.is_damage() => Ok(false),
             Err(error) => Err(into_store(error)),
         };
-        let heads = self.repair.mend_heads(&name, &mut can_open)?;
+        let heads = self.repair.look_at_heads(&name, &mut can_open)?;
+        // Told before it is done: once damaged heads are out of the way, nothing shows any more that they were there.
         self.tell_heads(&name, &heads);
+        self.repair.mend_heads(&name, &heads)?;
         if heads.newest.is_none() {
             return Ok(None);
         }
@@ -184,6 +189,13 @@ impl Run<'_> {
             return Ok(None);
         };
         let newest = found.first().map(|newest| newest.head.sequence);
+        match records::snapshots(&open_tree(repository, &source.head)?) {
+            // A mount does without: going back to an older tree for their sake would lose what is newer.
+            Err(error) if error.is_damage() => {
+                self.lost(format!("volume {name}: snapshots that its list cannot tell any more: {error}"));
+            }
+            other => drop(other?),
+        }
         let mut look = Look { name, source: None, journal: None };
         if Some(source.head.sequence) != newest {
             let when = Time::from_nanos(source.head.time_ns);
@@ -340,21 +352,16 @@ impl Run<'_> {
     }
 }
 
-/// The newest head from whose tree a volume can go on, with its snapshots if any head still has them.
+/// The newest head from whose tree a volume can go on.
 fn choose(repository: &Arc<Repository>, heads: &[FoundHead]) -> Result<Option<FoundHead>> {
-    let mut without_snapshots = None;
     for found in heads {
-        let tree = match open_tree(repository, &found.head) {
-            Err(error) if error.is_damage() => continue,
-            other => other?,
-        };
-        match records::snapshots(&tree) {
-            Ok(_) => return Ok(Some(found.clone())),
-            Err(error) if error.is_damage() => drop(without_snapshots.get_or_insert_with(|| found.clone())),
+        match open_tree(repository, &found.head) {
+            Err(error) if error.is_damage() => {}
             Err(error) => return Err(error),
+            Ok(_) => return Ok(Some(found.clone())),
         }
     }
-    Ok(without_snapshots)
+    Ok(None)
 }
 
 /// Opens the tree of a head, if its root, its counters and its root directory can be read.
@@ -389,6 +396,10 @@ impl Volume {
         heads.truncate(2);
         let mut volume = Self::assemble(Arc::clone(repository), options, handle, tree, Some(&head))?;
         let replayed = volume.replay_journal(head.journal_commit, &heads, false)?;
+        if let Some(what) = replayed.damage.as_ref().filter(|_| replayed.unreadable) {
+            let doing = format!("read the journal of volume {}", volume.options.name);
+            return Err(vellum_store::Error::io(doing, io::Error::other(what.clone())).into());
+        }
         if source.is_some() {
             volume.skip_numbers(&head, &newest);
         }

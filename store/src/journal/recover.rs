@@ -34,6 +34,8 @@ pub struct Recovery {
     pub newest_seen: u64,
     /// Why the journal ends too early, if it does. It is read-only then.
     pub damage: Option<String>,
+    /// A part of it could not be read at all. That is no damage to be settled: it may be read tomorrow.
+    pub unreadable: bool,
 }
 
 /// The keys and the volume that commits are sealed for.
@@ -157,12 +159,14 @@ pub(super) fn run(
         last_commit = number;
     }
     let last = run.last.as_ref().map(|(found, _)| &found.header);
+    let unreadable = scan.unreadable.is_some();
     let damage = damage(&mut scan, segments, sealing, last_commit, last, heads);
     run.recovery = Recovery {
         commits: last_commit - after_commit,
         last_commit,
         newest_seen: scan.newest_seen.max(after_commit),
         damage,
+        unreadable,
     };
     Ok(run)
 }

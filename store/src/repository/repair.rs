@@ -31,7 +31,7 @@ use crate::{
     lock::{LockState, ReaderLock, WriterLock, read_holder},
     pack::{PackEntry, read_trailer, verify_pack},
     pipeline::Copies,
-    state::StateDirectory,
+    state::{Remembered, StateDirectory},
 };
 
 /// What a run found and did, as far as the store knows.
@@ -45,6 +45,8 @@ pub struct RepairSummary {
     pub damaged_packs: u64,
     /// Packs that the index names and that are not there.
     pub gone_packs: u64,
+    /// Packs that the index did not count, and that are there.
+    pub returned_packs: u64,
     /// Whether the index is built anew.
     pub index_rebuilt: bool,
     /// Blobs of damaged packs that are stored again.
@@ -89,6 +91,8 @@ pub struct Repair<'r> {
     objects: Vec<ObjectName>,
     /// Blobs without a good copy.
     lost: HashSet<BlobId>,
+    /// Whether the index had any segment when the run began.
+    counts_packs: bool,
     /// What it came to so far.
     pub summary: RepairSummary,
 }
@@ -127,6 +131,7 @@ impl Repository {
             gone: Vec::new(),
             objects: Vec::new(),
             lost: HashSet::new(),
+            counts_packs: !self.index.segments().is_empty(),
             summary: RepairSummary::default(),
         })
     }
@@ -324,11 +329,44 @@ impl Repair<'_> {
                 other => drop(other?),
             }
         }
-        if stats.is_none() && !index.is_removed(&pack) {
-            // Of a process that ended before its commit; a head that is older than its journal may need it.
+        if stats.is_none() && index.is_removed(&pack) {
+            return self.buried(pack, length, entries, found);
+        }
+        if stats.is_none() {
+            // Of a process that ended before its commit; a head that is older than its journal may need it. Or it was gone for a
+            // while, and its tombstone with it.
             index.insert_stored_pack(pack, &entries);
+            // Without any segment, those of a head that is written again will tell of it.
+            self.summary.returned_packs += u64::from(self.counts_packs);
         }
         Ok(differs)
+    }
+
+    /// Looks at a pack that has a tombstone and is there; whether it is to be listed again. It was gone when an earlier run looked
+    /// for it, and came back; or it is unused, and a gc will find that once more. Or an earlier run was cut off before it could set
+    /// the pack aside.
+    fn buried(
+        &mut self,
+        pack: PackId,
+        length: u64,
+        entries: Vec<PackEntry>,
+        found: &mut dyn FnMut(Damage),
+    ) -> Result<bool> {
+        let Repository { backend, keyring, .. } = self.repository;
+        let name = ObjectName::pack(&pack);
+        let mut read = |offset, length| backend.get_range(&name, offset, length);
+        match verify_pack(keyring, pack, length, &mut read, &mut |_, _| Ok(())) {
+            Err(error) if error.is_damage() => {
+                found(damage_of(&error));
+                self.note_pack(DamagedPack { pack, has_trailer: true, entries });
+                Ok(false)
+            }
+            other => {
+                other?;
+                self.summary.returned_packs += 1;
+                Ok(true)
+            }
+        }
     }
 
     fn note_pack(&mut self, pack: DamagedPack) {
@@ -446,49 +484,64 @@ impl Repair<'_> {
 
     /// Whether something was found that a commit of every volume makes good.
     pub fn needs_commit(&self) -> bool {
-        self.summary.index_rebuilt || !self.damaged.is_empty() || !self.gone.is_empty()
+        let Self { summary, damaged, gone, .. } = self;
+        summary.index_rebuilt || summary.returned_packs > 0 || !damaged.is_empty() || !gone.is_empty()
     }
 
-    /// Sees to it that the newest name of a volume's heads is that of an intact one: the newest that this machine remembers is
-    /// written again, and damaged ones above the newest intact one are set aside. A remembered head whose name is not there any
-    /// more is written again only if `can_open` finds its tree: otherwise the whole repository is an older one.
-    pub fn mend_heads(
-        &mut self,
+    /// Looks at a volume's heads, and changes nothing. The newest that this machine remembers counts as one that can be written
+    /// again if its name is still there; if not, only if `can_open` finds its tree: otherwise the whole repository is an older one.
+    pub fn look_at_heads(
+        &self,
         volume: &VolumeName,
         can_open: &mut dyn FnMut(&Head) -> Result<bool>,
     ) -> Result<MendedHeads> {
-        let Repository { backend, keyring, disk, state_dir, .. } = self.repository;
-        let states = StateDirectory::new(&**disk, state_dir, keyring);
-        let remembered = if self.repository.adopt_copy { None } else { states.load(volume)? };
         let found = self.repository.heads(volume)?;
         let mut mended =
             MendedHeads { newest: found.newest().map(|newest| newest.head.sequence), ..Default::default() };
-        if let Some(remembered) = remembered.filter(|known| mended.newest.is_none_or(|newest| known.sequence > newest))
+        if let Some(remembered) = self.remembered(volume)?
+            && mended.newest.is_none_or(|newest| remembered.sequence > newest)
         {
-            let name = ObjectName::head(volume, remembered.sequence);
-            let head = Head::decode(keyring, volume, remembered.sequence, &remembered.head)?;
+            let head = Head::decode(&self.repository.keyring, volume, remembered.sequence, &remembered.head)?;
             let is_damaged = found.damaged.iter().any(|damaged| damaged.sequence == remembered.sequence);
             if is_damaged || can_open(&head)? {
-                if !self.dry_run {
-                    self.put_aside(&name)?;
-                    backend.put_new(&name, &remembered.head)?;
-                    self.repository.volumes.lock().insert(volume.clone());
-                }
                 (mended.newest, mended.restored) = (Some(remembered.sequence), Some(remembered.sequence));
             }
         }
-        let Some(newest) = mended.newest else {
-            mended.lost = found.damaged.iter().map(|damaged| damaged.sequence).collect();
-            return Ok(mended);
-        };
         for damaged in found.damaged.iter().filter(|damaged| mended.restored != Some(damaged.sequence)) {
-            let list = if damaged.sequence > newest { &mut mended.lost } else { &mut mended.old };
+            let is_old = mended.newest.is_some_and(|newest| damaged.sequence < newest);
+            let list = if is_old { &mut mended.old } else { &mut mended.lost };
             list.push(damaged.sequence);
-            if !self.dry_run {
-                self.put_aside(&ObjectName::head(volume, damaged.sequence))?;
-            }
         }
         Ok(mended)
+    }
+
+    /// Sees to it that the newest name of a volume's heads is that of an intact one, as [`Self::look_at_heads`] found it: the
+    /// remembered one is written again, and damaged ones are set aside.
+    pub fn mend_heads(&mut self, volume: &VolumeName, heads: &MendedHeads) -> Result<()> {
+        if self.dry_run || heads.newest.is_none() {
+            return Ok(());
+        }
+        if heads.restored.is_some()
+            && let Some(remembered) = self.remembered(volume)?
+        {
+            let name = ObjectName::head(volume, remembered.sequence);
+            self.put_aside(&name)?;
+            self.repository.backend.put_new(&name, &remembered.head)?;
+            self.repository.volumes.lock().insert(volume.clone());
+        }
+        heads
+            .lost
+            .iter()
+            .chain(&heads.old)
+            .try_for_each(|&sequence| self.put_aside(&ObjectName::head(volume, sequence)))
+    }
+
+    fn remembered(&self, volume: &VolumeName) -> Result<Option<Remembered>> {
+        let Repository { keyring, disk, state_dir, adopt_copy, .. } = self.repository;
+        if *adopt_copy {
+            return Ok(None);
+        }
+        StateDirectory::new(&**disk, state_dir, keyring).load(volume)
     }
 
     fn put_aside(&mut self, name: &ObjectName) -> Result<()> {
