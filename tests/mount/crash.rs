@@ -650,13 +650,16 @@ fn kill_in_the_middle(mounted: Mounted<'_>, sources: &[PathBuf], ledgers: &mut [
     let count = AtomicU64::new(0);
     let (reached, wait) = mpsc::channel();
     let place = mounted.path("");
+    let mut dead = None;
     std::thread::scope(|scope| {
         for ledger in ledgers {
             let (reached, count, place) = (reached.clone(), &count, &place);
             scope.spawn(move || work(ledger, place, count, &reached, limit));
         }
         wait.recv().unwrap();
-        mounted.kill();
+        // It stays mounted until all have noticed: below it, names would only seem to be missing.
+        dead = Some(mounted.kill_only());
     });
     copying.wait().unwrap();
+    dead.unwrap().take_away();
 }

@@ -232,14 +232,17 @@ fn converse(shared: &Shared, stream: UnixStream) -> io::Result<()> {
 }
 
 fn wait_for_end(shared: &Shared, mut to: UnixStream) -> io::Result<()> {
+    // Under the lock: once it is told that it waits, the other side may unmount, and the process must not end before it is listed.
+    let mut end = shared.end.lock();
     write_line(&mut to, &Answer::Waiting)?;
-    let answer = match &mut *shared.end.lock() {
+    let answer = match &mut *end {
         End::Ahead(waiting) => {
             waiting.push(to);
             return Ok(());
         }
         End::Reached(answer) => answer.clone(),
     };
+    drop(end);
     write_line(&mut to, &answer)
 }
 

@@ -1,6 +1,6 @@
 //! Taking a mount out of the tree: by the system call as root, by the helper otherwise.
 
-use std::{io, path::Path, process::Stdio};
+use std::{io, path::Path, process::Stdio, thread, time::Duration};
 
 use nix::{
     errno::Errno,
@@ -9,6 +9,9 @@ use nix::{
 
 use crate::secret::clean_command;
 
+/// How often, and how long apart, a mount that is in use is tried again: 400 ms in all.
+const BUSY_RETRIES: u32 = 8;
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
 const HELPERS: [&str; 2] = ["fusermount3", "fusermount"];
 
 /// Why a mount is still there.
@@ -30,7 +33,16 @@ pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<(), UnmountError> {
     if lazy {
         flags |= MntFlags::MNT_DETACH;
     }
-    match umount2(mountpoint, flags) {
+    let mut unmounted = umount2(mountpoint, flags);
+    for _ in 0..BUSY_RETRIES {
+        // A program that is just being started holds what its parent has open for a moment.
+        if unmounted != Err(Errno::EBUSY) {
+            break;
+        }
+        thread::park_timeout(BUSY_PAUSE);
+        unmounted = umount2(mountpoint, flags);
+    }
+    match unmounted {
         Ok(()) => Ok(()),
         Err(Errno::EBUSY) => Err(UnmountError::Busy),
         Err(Errno::EINVAL | Errno::ENOENT) => Err(UnmountError::NotMounted),

@@ -80,7 +80,12 @@ impl Mounted {
     /// Answers requests until the mount is gone, then closes the volume.
     pub fn serve(mut self) -> crate::Result<()> {
         let session = self.session.take().expect("only serving takes it, and that ends with this value");
-        let served = session.run();
+        let served = match session.run() {
+            // The kernel ended the connection, for the last user of a mount that was detached or for an administrator: nothing more
+            // will come, as after any other unmount.
+            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ok(()),
+            served => served,
+        };
         drop(self.attached);
         let closed = self.volume.close();
         served.map_err(|error| vellum_store::Error::io("serve the mount", error))?;
