@@ -228,7 +228,7 @@ fn an_open_directory_works_after_its_removal_and_takes_nothing_more() {
         let mut buffer = [MaybeUninit::uninit(); 1024];
         assert_eq!(RawDir::new(&dir, &mut buffer).next().unwrap().unwrap_err(), Errno::NOENT, "as on ext4");
         assert_eq!(mkdirat(&dir, "x", Mode::RWXU), Err(Errno::NOENT));
-        let made = openat(&dir, "x", OFlags::CREATE | OFlags::WRONLY, Mode::RWXU);
+        let made = openat(&dir, "x", OFlags::CLOEXEC | OFlags::CREATE | OFlags::WRONLY, Mode::RWXU);
         assert_eq!(made.unwrap_err(), Errno::NOENT);
         dir.sync_all().unwrap();
         drop(dir);
@@ -269,10 +269,10 @@ fn names_links_and_depths_have_the_limits_of_ext4() {
     for _ in 0..depth {
         let up = dirs.last().unwrap();
         mkdirat(up, &name, Mode::RWXU).unwrap();
-        dirs.push(openat(up, &name, OFlags::DIRECTORY, Mode::empty()).unwrap());
+        dirs.push(openat(up, &name, OFlags::CLOEXEC | OFlags::DIRECTORY, Mode::empty()).unwrap());
     }
     let deepest = dirs.last().unwrap();
-    drop(openat(deepest, "file", OFlags::CREATE | OFlags::RDWR, Mode::RWXU).unwrap());
+    drop(openat(deepest, "file", OFlags::CLOEXEC | OFlags::CREATE | OFlags::RDWR, Mode::RWXU).unwrap());
     let up = statat(deepest, "..", AtFlags::empty()).unwrap().st_ino;
     assert_eq!(up, rustix::fs::fstat(&dirs[depth - 1]).unwrap().st_ino);
     unlinkat(deepest, "file", AtFlags::empty()).unwrap();

@@ -96,7 +96,8 @@ impl FileHandle {
         let mut words = self.words.clone();
         let handle = words.as_mut_ptr().cast::<libc::c_void>();
         // SAFETY: the buffer is as long as its first word says, and good for the call.
-        let result = unsafe { libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), handle, flags) };
+        let result =
+            unsafe { libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), handle, flags | libc::O_CLOEXEC) };
         if result < 0 {
             return Err(io::Error::last_os_error());
         }
