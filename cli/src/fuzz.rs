@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 
 use clap::Parser;
 use vellum_fs::{fuse::MountOptions, volume::VolumeOptions};
+use vellum_fuzzing::Target;
 use vellum_store::{crypto::SlotName, id::VolumeName};
 
 use crate::{
@@ -24,17 +25,6 @@ use crate::{
     secret,
     target::{Inside, Source, os_str},
 };
-
-/// A parser under test.
-#[derive(Clone, Copy, Debug)]
-pub struct Target {
-    /// Name of the program and of the folder with its inputs.
-    pub name: &'static str,
-    /// Takes any bytes; says whether they were accepted. A panic is a finding.
-    pub run: fn(&[u8]) -> bool,
-    /// What is meant to be understood.
-    pub seeds: fn() -> Vec<Vec<u8>>,
-}
 
 /// All targets of this package.
 pub const TARGETS: &[Target] = &[
@@ -230,32 +220,15 @@ fn control_seeds() -> Vec<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-    use std::{fs, path::Path};
-
     use super::*;
 
     #[test]
     fn what_is_meant_to_be_understood_is_accepted_by_every_target() {
-        for target in TARGETS {
-            let seeds = (target.seeds)();
-            assert!(!seeds.is_empty());
-            for (number, seed) in seeds.iter().enumerate() {
-                assert!((target.run)(seed), "seed {number} of {}", target.name);
-            }
-        }
+        vellum_fuzzing::check_seeds(TARGETS);
     }
 
-    /// Findings of the past are among the inputs.
     #[test]
     fn every_input_that_is_kept_for_a_target_passes() {
-        for target in TARGETS {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus").join(target.name);
-            let accepted = fs::read_dir(&folder)
-                .unwrap()
-                .filter(|entry| (target.run)(&fs::read(entry.as_ref().unwrap().path()).unwrap()))
-                .count();
-            assert!(accepted > 0, "{} accepts none of its inputs", target.name);
-        }
+        vellum_fuzzing::check_kept(TARGETS);
     }
 }

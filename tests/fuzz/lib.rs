@@ -10,31 +10,22 @@ use std::{
     sync::OnceLock,
 };
 
-/// A target as this package sees it.
-#[derive(Clone, Copy)]
-pub struct Target {
-    /// Its name.
-    pub name: &'static str,
-    /// What takes an input.
-    pub run: fn(&[u8]) -> bool,
-    /// Inputs to begin with.
-    pub seeds: fn() -> Vec<Vec<u8>>,
-}
+use vellum_fuzzing::Target;
 
 static CHOSEN: OnceLock<Target> = OnceLock::new();
 
 /// Chooses among the targets of a program, or lists them and ends it.
-pub fn choose(targets: impl Iterator<Item = Target>) {
+pub fn choose(targets: &[Target]) {
     let wanted = env::var("VELLUM_FUZZ_TARGET").ok();
     let folder = env::var_os("VELLUM_FUZZ_SEEDS").map(PathBuf::from);
     for target in targets {
         if wanted.as_deref() == Some(target.name) {
-            CHOSEN.get_or_init(|| target);
+            CHOSEN.get_or_init(|| *target);
             return;
         }
         if wanted.is_none() {
             println!("{}", target.name);
-            if let Some(Err(error)) = folder.as_ref().map(|folder| write_seeds(folder, &target)) {
+            if let Some(Err(error)) = folder.as_ref().map(|folder| write_seeds(folder, target)) {
                 eprintln!("{}: {error}", target.name);
                 process::exit(1);
             }

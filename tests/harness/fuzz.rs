@@ -18,6 +18,7 @@ use vellum_fs::{
     time::Time,
     volume::{Volume, ops::names::NewInode},
 };
+use vellum_fuzzing::Target;
 use vellum_store::{
     disk::{Disk, MemoryDisk},
     format::{
@@ -34,17 +35,6 @@ use crate::{
     marathon::Marathon,
     rig::{self, ME, RDWR, REPOSITORY, Settings},
 };
-
-/// A target.
-#[derive(Clone, Copy, Debug)]
-pub struct Target {
-    /// Name of the target and of the folder with its inputs.
-    pub name: &'static str,
-    /// Takes any bytes; says whether they made sense. A panic is a finding.
-    pub run: fn(&[u8]) -> bool,
-    /// Inputs to begin with.
-    pub seeds: fn() -> Vec<Vec<u8>>,
-}
 
 /// All targets of whole volumes.
 pub const TARGETS: &[Target] = &[

@@ -1,22 +1,10 @@
 //! The inputs that are kept for the fuzz targets of whole volumes, without a fuzzer.
 
-use std::{fs, path::Path};
-
 use vellum_tests::fuzz::TARGETS;
 
 #[test]
 fn what_is_kept_for_whole_volumes_passes() {
-    for target in TARGETS {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target.name);
-        let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        let mut accepted = 0;
-        for entry in entries {
-            let path = entry.expect("the folder is read").path();
-            println!("{}", path.display());
-            accepted += usize::from((target.run)(&fs::read(&path).expect("an input is read")));
-        }
-        assert!(accepted > 0, "{} accepts none of its inputs", target.name);
-    }
+    vellum_fuzzing::check_kept(TARGETS);
 }
 
 #[test]

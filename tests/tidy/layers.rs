@@ -6,11 +6,12 @@ use crate::{Findings, scan::Source, sources, top};
 
 /// The packages from the bottom up, and what each may depend on.
 const PACKAGES: &[(&str, &[&str])] = &[
-    ("store", &[]),
-    ("fs", &["vellum-store"]),
+    ("tests/fuzzing", &[]),
+    ("store", &["vellum-fuzzing"]),
+    ("fs", &["vellum-store", "vellum-fuzzing"]),
     ("winfs", &["vellum-fs", "vellum-store"]),
-    ("cli", &["vellum-fs", "vellum-store", "vellum-winfs"]),
-    ("tests", &["vellum-fs", "vellum-store", "vellum-cli"]),
+    ("cli", &["vellum-fs", "vellum-store", "vellum-winfs", "vellum-fuzzing"]),
+    ("tests", &["vellum-fs", "vellum-store", "vellum-cli", "vellum-fuzzing"]),
 ];
 
 /// Dependencies that belong to some packages alone.

@@ -3,9 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use vellum_fs::fuzz::TARGETS;
-use vellum_fuzz::Target;
 
 fuzz_target!(
-    init: vellum_fuzz::choose(TARGETS.iter().map(|of| Target { name: of.name, run: of.run, seeds: of.seeds })),
+    init: vellum_fuzz::choose(TARGETS),
     |data: &[u8]| vellum_fuzz::run(data)
 );

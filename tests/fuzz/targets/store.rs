@@ -2,10 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vellum_fuzz::Target;
 use vellum_store::fuzz::TARGETS;
 
 fuzz_target!(
-    init: vellum_fuzz::choose(TARGETS.iter().map(|of| Target { name: of.name, run: of.run, seeds: of.seeds })),
+    init: vellum_fuzz::choose(TARGETS),
     |data: &[u8]| vellum_fuzz::run(data)
 );
