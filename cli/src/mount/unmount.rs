@@ -27,22 +27,24 @@ pub enum UnmountError {
     Failed(io::Error),
 }
 
-/// Unmounts. With `lazy`, those who use it keep it until they are done.
+/// Unmounts. With `lazy`, those who use it keep it until they are done; otherwise one that is in use is tried again for a moment,
+/// because a program that is just being started holds what its parent has open.
 pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<(), UnmountError> {
+    for _ in 0..BUSY_RETRIES {
+        match try_unmount(mountpoint, lazy) {
+            Err(UnmountError::Busy) => thread::park_timeout(BUSY_PAUSE),
+            other => return other,
+        }
+    }
+    try_unmount(mountpoint, lazy)
+}
+
+fn try_unmount(mountpoint: &Path, lazy: bool) -> Result<(), UnmountError> {
     let mut flags = MntFlags::UMOUNT_NOFOLLOW;
     if lazy {
         flags |= MntFlags::MNT_DETACH;
     }
-    let mut unmounted = umount2(mountpoint, flags);
-    for _ in 0..BUSY_RETRIES {
-        // A program that is just being started holds what its parent has open for a moment.
-        if unmounted != Err(Errno::EBUSY) {
-            break;
-        }
-        thread::park_timeout(BUSY_PAUSE);
-        unmounted = umount2(mountpoint, flags);
-    }
-    match unmounted {
+    match umount2(mountpoint, flags) {
         Ok(()) => Ok(()),
         Err(Errno::EBUSY) => Err(UnmountError::Busy),
         Err(Errno::EINVAL | Errno::ENOENT) => Err(UnmountError::NotMounted),
