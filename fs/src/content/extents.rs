@@ -177,9 +177,7 @@ pub fn apply(tree: &mut Tree, ino: Ino, changes: &[Change]) -> Result<i64> {
 
 /// Whether the inode has neither extents nor an inline body.
 pub fn is_empty(tree: &Tree, ino: Ino) -> Result<bool> {
-    let last = tree.last_at_or_before(&key::extent(ino, u64::MAX))?;
-    let has_extent = last.is_some_and(|(found, _)| found.as_slice() >= key::extent(ino, 0).as_bytes());
-    Ok(!has_extent && !tree.contains(&key::body(ino))?)
+    Ok(before(tree, ino, u64::MAX)?.is_none() && !tree.contains(&key::body(ino))?)
 }
 
 /// The inline body.

@@ -299,7 +299,9 @@ impl Volume {
         let Some(inode) = inode_in(tree, cell.ino)? else {
             return Ok(None);
         };
-        let base = (!extents::is_empty(tree, cell.ino)?).then(|| tree.clone());
+        // What cannot be read is for the planner to go around: it is told of damage, and does without neighbours.
+        let is_new = matches!(extents::is_empty(tree, cell.ino), Ok(true));
+        let base = (!is_new).then(|| tree.clone());
         Ok(Some(Captured { capture: layer.capture(), generation, inode, base }))
     }
 
