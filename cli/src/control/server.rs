@@ -220,7 +220,7 @@ fn converse(shared: &Shared, stream: UnixStream) -> io::Result<()> {
     let mut to = stream;
     while let Some(request) = read_line::<Request>(&mut from)? {
         if request == Request::UmountWait {
-            return wait_for_end(shared, to);
+            return wait_for_end(&shared.end, to);
         }
         let answer = match answer(shared, &request, &mut to) {
             Ok(value) => Answer::Done(value),
@@ -231,9 +231,9 @@ fn converse(shared: &Shared, stream: UnixStream) -> io::Result<()> {
     Ok(())
 }
 
-fn wait_for_end(shared: &Shared, mut to: UnixStream) -> io::Result<()> {
+fn wait_for_end(end: &Mutex<End>, mut to: UnixStream) -> io::Result<()> {
     // Under the lock: once it is told that it waits, the other side may unmount, and the process must not end before it is listed.
-    let mut end = shared.end.lock();
+    let mut end = end.lock();
     write_line(&mut to, &Answer::Waiting)?;
     let answer = match &mut *end {
         End::Ahead(waiting) => {
@@ -281,4 +281,25 @@ fn answer(shared: &Shared, request: &Request, to: &mut impl Write) -> Result<ser
 
 fn value(result: &impl Serialize) -> Result<serde_json::Value> {
     serde_json::to_value(result).map_err(|error| Error::io("encode an answer", io::Error::other(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Who reads that he waits may unmount at once, and the process may end at once.
+    #[test]
+    fn who_is_told_that_he_waits_is_listed() {
+        for _ in 0..300 {
+            let (to, from) = UnixStream::pair().unwrap();
+            let end = Mutex::new(End::Ahead(Vec::new()));
+            thread::scope(|scope| {
+                scope.spawn(|| wait_for_end(&end, to).unwrap());
+                let told = read_line::<Answer>(&mut BufReader::new(&from)).unwrap();
+                assert_eq!(told, Some(Answer::Waiting));
+                assert!(matches!(&*end.lock(), End::Ahead(waiting) if waiting.len() == 1));
+            });
+        }
+    }
 }
