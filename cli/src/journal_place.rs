@@ -63,7 +63,8 @@ impl JournalPlace {
             Ok(found) if found.is_dir() => Ok(Some(dir)),
             _ => Err(Error::refused(
                 format!("volume {volume} left its journal in {}, and that is not there", dir.display()),
-                "make that directory available, as it was when the volume was mounted",
+                "make that directory available, as it was when the volume was mounted; if it is lost, make it anew, empty: what was \
+                 synced since the last checkpoint is lost with it",
             )),
         }
     }
