@@ -23,13 +23,12 @@ pub(crate) struct Suspects {
 }
 
 impl Suspects {
-    /// Notes a damaged blob.
-    pub(crate) fn add(&self, id: &BlobId) {
+    /// Notes a damaged blob; whether that is new.
+    pub(crate) fn add(&self, id: &BlobId) -> bool {
         let mut ids = self.ids.lock();
-        if ids.len() < SUSPECTS_MAX {
-            ids.insert(*id);
-        }
+        let is_new = ids.len() < SUSPECTS_MAX && ids.insert(*id);
         self.count.store(ids.len(), Ordering::Relaxed);
+        is_new
     }
 
     /// Whether a blob was found damaged and not stored again since.
@@ -44,5 +43,18 @@ impl Suspects {
             ids.remove(id);
             self.count.store(ids.len(), Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blob_is_new_once_and_again_after_it_healed() {
+        let (suspects, id) = (Suspects::default(), BlobId([7; 32]));
+        assert!(suspects.add(&id) && !suspects.add(&id) && suspects.contains(&id));
+        suspects.heal(&id);
+        assert!(!suspects.contains(&id) && suspects.add(&id));
     }
 }

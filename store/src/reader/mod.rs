@@ -232,8 +232,10 @@ impl Shared {
                 // A gc moved it after its place was looked up.
                 Err(_) if self.parts.index.is_removed(&location.pack) => {}
                 Err(error) => {
-                    log::warn!("a copy of blob {id} in pack {} cannot be read: {error}", location.pack);
-                    self.parts.suspects.add(id);
+                    // Once: who reads such a file tries again and again.
+                    if self.parts.suspects.add(id) {
+                        log::warn!("a copy of blob {id} in pack {} cannot be read: {error}", location.pack);
+                    }
                     failure.get_or_insert(error);
                 }
             }
