@@ -384,7 +384,7 @@ fn packs_that_come_back_after_a_repair_are_taken_in_again() {
         disk.rename(&path_of(name), &away(number)).expect("the object is there");
     }
     let told = run(&disk, false);
-    assert!(told.lost.iter().any(|text| text.contains("3 packs are gone")), "{told:?}");
+    assert!(told.lost.iter().any(|text| text.contains("packs that are gone: 3")), "{told:?}");
     assert!(!told.content(&TreeName::Live).is_empty(), "{told:?}");
     for (number, name) in gone.iter().enumerate() {
         disk.rename(&away(number), &path_of(name)).expect("it is there");

@@ -129,7 +129,8 @@ fn finish(report: &RepairReport) -> Result<()> {
     }
     let harmed = counted(report.harmed_count, "thing is", "things are");
     let message = format!("what could be mended is mended; {harmed} harmed, as listed above");
-    let hint = "put lost packs back from a copy of the repository and repair again; or copy good versions over the files \
-                listed: what reads as damaged stays so until it is written again or deleted";
+    let hint = "put lost packs back from a copy of the repository and repair again. Over a file with lost content a good version can \
+                be copied. What is left of nothing but a name can be neither written nor deleted: move its directory away, and \
+                copy a good one to its place";
     Err(Error::told(Exit::Damage, message, hint))
 }

@@ -150,19 +150,22 @@ impl Run<'_> {
         self.repair.salvage(&mut |_, _| {})?;
         let summary = self.repair.summary;
         if summary.returned_packs > 0 {
-            self.mended(format!("{} packs that were not counted are taken in", summary.returned_packs));
+            self.mended(format!("packs that were not counted, and are taken in: {}", summary.returned_packs));
         }
         if summary.index_rebuilt {
             self.mended("the index is built anew from the packs".to_string());
         }
         if summary.damaged_packs > 0 {
             self.mended(format!(
-                "of {} damaged packs, {} blobs are stored again and {} are lost; the packs are set aside",
+                "damaged packs: {}, which are set aside; of their blobs {} were saved, {} lost",
                 summary.damaged_packs, summary.saved_blobs, summary.lost_blobs
             ));
         }
         if summary.gone_packs > 0 {
-            self.lost(format!("{} packs are gone: put them back from a copy of the repository", summary.gone_packs));
+            self.lost(format!(
+                "packs that are gone: {}; put them back from a copy of the repository",
+                summary.gone_packs
+            ));
         }
         Ok(())
     }
@@ -326,7 +329,10 @@ impl Run<'_> {
         }
         self.report.harm = harm;
         if harm.single_copies > 0 {
-            self.mended(format!("{} nodes of which one copy was left are stored twice again", harm.single_copies));
+            self.mended(format!(
+                "nodes of which one copy was left, and that are stored twice again: {}",
+                harm.single_copies
+            ));
         }
         if dry {
             return Ok(());
@@ -340,12 +346,12 @@ impl Run<'_> {
         self.repair.set_aside()?;
         let summary = self.repair.summary;
         if summary.set_aside > 0 {
-            self.mended(format!("{} damaged objects are kept in damaged/", summary.set_aside));
+            self.mended(format!("damaged objects that are kept in damaged/: {}", summary.set_aside));
         }
         if summary.delayed > 0 {
             let count = summary.delayed;
             self.lost(format!(
-                "{count} damaged objects stay in place, since another process reads: repair again later"
+                "damaged objects that stay in place, since another process reads: {count}; repair again later"
             ));
         }
         Ok(())
