@@ -20,7 +20,10 @@ use vellum_fs::{
     },
 };
 use vellum_store::{
-    disk::{Disk, FaultDisk, MemoryDisk, fault::Rule},
+    disk::{
+        Disk, FaultDisk, MemoryDisk,
+        fault::{Fault, Op, Rule},
+    },
     id::VolumeName,
     repository::Access,
 };
@@ -630,6 +633,39 @@ fn a_journal_that_is_damaged_in_the_middle_is_kept_up_to_there_and_begun_anew() 
     drop(volume);
     assert_good(&image, &Contents::new(), &[]);
     assert_check(&image, true);
+}
+
+/// A block of the journal that the disk does not give today may be read tomorrow: it must not be settled as lost.
+#[test]
+fn a_journal_that_cannot_be_read_ends_the_run_and_loses_nothing() {
+    let disk = rig::new_disk();
+    let volume = open(&disk);
+    for number in 0..6u8 {
+        make(&volume, Ino::ROOT, &format!("file-{number}"), &[number; 50]);
+        let ino = volume.lookup(Ino::ROOT, format!("file-{number}").as_bytes()).expect("it is there").attr.ino;
+        let handle = volume.open_file(ino, rig::RDWR).expect("it is there").handle;
+        volume.fsync(handle).expect("the disk is well");
+        volume.release(handle).expect("it is open");
+    }
+    let mut failed = 0;
+    for skip in 0..12 {
+        let image = disk.kill();
+        let faults = FaultDisk::new(shared(&image));
+        faults.add(Rule::once(Op::Read, Fault::Io).at("journal/").after(skip).times(u64::MAX));
+        failed += u32::from(run_on(&(Arc::new(faults) as Arc<dyn Disk>), Access::ReadWrite, false).is_err());
+        drop(volume_after(&image));
+    }
+    assert!(failed > 0, "reading the journal failed at least once");
+}
+
+/// The volume with all that was synced into its journal.
+fn volume_after(image: &MemoryDisk) -> Arc<Volume> {
+    let volume = open(image);
+    for number in 0..6u8 {
+        assert_eq!(read(&volume, &format!("file-{number}")).expect("it was synced"), [number; 50]);
+    }
+    volume.close().expect("the disk is well");
+    volume
 }
 
 /// Everything at once: heads, index, a pack of content and the journal.

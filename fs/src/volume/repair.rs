@@ -383,6 +383,11 @@ fn open_tree(repository: &Arc<Repository>, head: &Head) -> Result<Tree> {
     }
 }
 
+/// That a part of a journal cannot be read is no damage to be settled: it may be read tomorrow.
+fn unreadable_journal(name: &VolumeName, what: &str) -> Error {
+    vellum_store::Error::io(format!("read the journal of volume {name}"), io::Error::other(what)).into()
+}
+
 impl Volume {
     /// Opens a volume without its threads and without a journal of its own: the tree of `source`, or else of the newest head, and
     /// what the journal adds to it. Tells why the journal ends early, if it does.
@@ -402,9 +407,8 @@ impl Volume {
         heads.truncate(2);
         let mut volume = Self::assemble(Arc::clone(repository), options, handle, tree, Some(&head))?;
         let replayed = volume.replay_journal(head.journal_commit, &heads, false)?;
-        if let Some(what) = replayed.damage.as_ref().filter(|_| replayed.unreadable) {
-            let doing = format!("read the journal of volume {}", volume.options.name);
-            return Err(vellum_store::Error::io(doing, io::Error::other(what.clone())).into());
+        if let Some(what) = replayed.damage.as_deref().filter(|_| replayed.unreadable) {
+            return Err(unreadable_journal(&volume.options.name, what));
         }
         if source.is_some() {
             volume.skip_numbers(&head, &newest);
@@ -429,6 +433,9 @@ impl Volume {
         let (keyring, name) = (Arc::clone(self.repository.keyring()), &self.options.name);
         let newest = self.handle.head().map_or(0, |head| head.journal_commit);
         let seen = Journal::read(&**disk, dir, keyring, name, newest, &[], &mut |_, _| Ok(()))?;
+        if seen.unreadable {
+            return Err(unreadable_journal(name, "a block of it, which may hold newer numbers"));
+        }
         self.journal_floor = seen.newest_seen.max(newest);
         Ok(())
     }
