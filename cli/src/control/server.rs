@@ -8,6 +8,7 @@ use std::{
     fs::File,
     io,
     io::{BufReader, Write},
+    ops::ControlFlow,
     os::unix::{
         fs::PermissionsExt,
         net::{UnixListener, UnixStream},
@@ -216,11 +217,19 @@ fn is_allowed(stream: &UnixStream) -> bool {
 }
 
 fn converse(shared: &Shared, stream: UnixStream) -> io::Result<()> {
-    let mut from = BufReader::new(stream.try_clone()?);
-    let mut to = stream;
+    if answer_requests(shared, &stream)?.is_break() {
+        return wait_for_end(&shared.end, stream);
+    }
+    Ok(())
+}
+
+/// Answers until the peer goes away, or breaks off because it wants to wait for the end. Reads and writes over one descriptor: a second would
+/// be the one that [`Spare`] lets go when there is no other, and with it gone nobody in the queue could be told.
+fn answer_requests(shared: &Shared, stream: &UnixStream) -> io::Result<ControlFlow<()>> {
+    let (mut from, mut to) = (BufReader::new(stream), stream);
     while let Some(request) = read_line::<Request>(&mut from)? {
         if request == Request::UmountWait {
-            return wait_for_end(&shared.end, to);
+            return Ok(ControlFlow::Break(()));
         }
         let answer = match answer(shared, &request, &mut to) {
             Ok(value) => Answer::Done(value),
@@ -228,7 +237,7 @@ fn converse(shared: &Shared, stream: UnixStream) -> io::Result<()> {
         };
         write_line(&mut to, &answer)?;
     }
-    Ok(())
+    Ok(ControlFlow::Continue(()))
 }
 
 fn wait_for_end(end: &Mutex<End>, mut to: UnixStream) -> io::Result<()> {
