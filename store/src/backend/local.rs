@@ -39,7 +39,7 @@ use crate::{
 
 mod open;
 
-use open::LocalOpen;
+use open::{LocalOpen, Reserves};
 
 /// Descriptors kept for ranged reads.
 pub const OPEN_FILES_MAX: usize = 64;
@@ -78,12 +78,19 @@ struct Shared {
     durable_dirs: Mutex<HashSet<String>>,
     /// Directories of which a sync failed, with its error.
     failed_dirs: Mutex<HashMap<String, Error>>,
+    reserves: Reserves,
 }
 
 impl LocalBackend {
     /// The repository at `root`, which must exist before anything is stored; nothing is touched yet. A read-only backend refuses to write.
     pub fn new(disk: Arc<dyn Disk>, root: PathBuf, read_only: bool) -> Self {
-        let shared = Arc::new(Shared { disk, root, durable_dirs: Mutex::default(), failed_dirs: Mutex::default() });
+        let shared = Arc::new(Shared {
+            disk,
+            root,
+            durable_dirs: Mutex::default(),
+            failed_dirs: Mutex::default(),
+            reserves: Reserves::default(),
+        });
         Self { shared, read_only, swept: AtomicBool::new(false), open_files: Mutex::default() }
     }
 
@@ -147,7 +154,7 @@ impl LocalBackend {
             self.shared.sync_dir(dir)?;
             return Ok(Some(Put::Exists));
         }
-        let temporary = self.write_temporary(bytes)?;
+        let temporary = self.shared.reserves.with_room(|| self.write_temporary(bytes))?;
         let disk = &self.shared.disk;
         let renamed = if replace { disk.rename(&temporary, &target) } else { disk.rename_new(&temporary, &target) };
         let put = match renamed {
@@ -330,7 +337,8 @@ impl Backend for LocalBackend {
 
     fn create_open(&self, size_hint: u64) -> Result<Box<dyn OpenObject>> {
         self.begin_write()?;
-        Ok(Box::new(LocalOpen::create(self.shared.clone(), size_hint)?))
+        let create = || LocalOpen::create(self.shared.clone(), size_hint);
+        Ok(Box::new(self.shared.reserves.with_room(create)?))
     }
 
     fn list_open(&self) -> Result<Vec<OpenName>> {

@@ -4,7 +4,7 @@ use std::{
     io,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -21,15 +21,71 @@ use crate::{
 /// The directory of open objects.
 const OPEN_DIR: &str = "packs/open";
 
+/// Bytes of a reservation that stay when it is given up: room for the trailer, so that what is in the file can be completed.
+const RESERVE_KEPT: u64 = 64 << 10;
+
 #[derive(Debug)]
 pub(super) struct LocalOpen {
     shared: Arc<Shared>,
     name: OpenName,
     path: PathBuf,
+    body: Arc<Body>,
+}
+
+/// The file of an open object.
+#[derive(Debug)]
+struct Body {
     file: Box<dyn DiskFile>,
     /// Bytes appended; written under the lock, read without it.
     length: AtomicU64,
     state: Mutex<State>,
+}
+
+/// The open objects of a backend. What they have reserved and not yet filled is space that nobody uses: it is given back before
+/// anybody is told that the disk is full (P6).
+#[derive(Debug, Default)]
+pub(super) struct Reserves {
+    bodies: Mutex<Vec<Weak<Body>>>,
+}
+
+impl Reserves {
+    fn add(&self, body: &Arc<Body>) {
+        let mut bodies = self.bodies.lock();
+        bodies.retain(|body| body.strong_count() > 0);
+        bodies.push(Arc::downgrade(body));
+    }
+
+    /// Cuts all files to what is in them. Returns whether that gave space back. The caller holds no lock of an object.
+    fn give_up(&self) -> bool {
+        let bodies: Vec<_> = self.bodies.lock().iter().filter_map(Weak::upgrade).collect();
+        bodies.iter().fold(false, |gained, body| body.give_up_reserve() || gained)
+    }
+
+    /// Tries again with what reservations held, if there was no space.
+    pub(super) fn with_room<T>(&self, mut f: impl FnMut() -> Result<T>) -> Result<T> {
+        match f() {
+            Err(Error::NoSpace { .. }) if self.give_up() => f(),
+            result => result,
+        }
+    }
+}
+
+impl Body {
+    fn len(&self) -> u64 {
+        self.length.load(Ordering::Acquire)
+    }
+
+    fn give_up_reserve(&self) -> bool {
+        let mut state = self.state.lock();
+        // After a short write the length on disk is not known; it is at least what was appended.
+        let known = state.file_length != u64::MAX;
+        let kept = if known { state.file_length.min(self.len() + RESERVE_KEPT) } else { self.len() };
+        if state.closed.is_some() || state.file_length == kept || self.file.set_len(kept).is_err() {
+            return false;
+        }
+        state.file_length = kept;
+        true
+    }
 }
 
 #[derive(Debug)]
@@ -56,7 +112,9 @@ impl LocalOpen {
             return Err(shared.error("reserve space for", &path, e));
         }
         let state = Mutex::new(State { file_length: size_hint, name_durable: false, closed: None, published: false });
-        Ok(Self { shared, name, path, file, length: AtomicU64::new(0), state })
+        let body = Arc::new(Body { file, length: AtomicU64::new(0), state });
+        shared.reserves.add(&body);
+        Ok(Self { shared, name, path, body })
     }
 
     fn closed(&self, state: &State) -> Result<()> {
@@ -83,15 +141,34 @@ impl LocalOpen {
         state.closed.insert(Error::sync(format!("sync {}", self.path.display()), e)).clone()
     }
 
+    fn append_once(&self, bytes: &[u8]) -> Result<u64> {
+        let mut state = self.body.state.lock();
+        self.closed(&state)?;
+        let offset = self.len();
+        if let Err(e) = self.body.file.write_all_at(bytes, offset) {
+            // The disk is full: the bytes are not part of the object, which can still be completed within its reserve.
+            if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+                // A part may have been written behind the end, so the length on disk is unknown and has to be cut.
+                state.file_length = u64::MAX;
+                return Err(self.shared.error("append to", &self.path, e));
+            }
+            return Err(self.poison(&mut state, "append to", e));
+        }
+        let end = offset + bytes.len() as u64;
+        state.file_length = state.file_length.max(end);
+        self.body.length.store(end, Ordering::Release);
+        Ok(offset)
+    }
+
     /// The steps of publication, up to the name.
     fn publish_as(&self, state: &mut State, name: &ObjectName) -> Result<Put> {
         let length = self.len();
         if state.file_length != length {
-            self.file.set_len(length).map_err(|e| self.refuse(state, "cut", e))?;
+            self.body.file.set_len(length).map_err(|e| self.refuse(state, "cut", e))?;
             state.file_length = length;
         }
         // F1: durable bytes before the name by which an index can refer to them.
-        self.file.sync_data().map_err(|e| self.fail_sync(state, e))?;
+        self.body.file.sync_data().map_err(|e| self.fail_sync(state, e))?;
         match self.shared.disk.rename_new(&self.path, &self.shared.path(name.as_str())) {
             Ok(()) => Ok(Put::Stored),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -109,22 +186,7 @@ impl OpenObject for LocalOpen {
     }
 
     fn append(&self, bytes: &[u8]) -> Result<u64> {
-        let mut state = self.state.lock();
-        self.closed(&state)?;
-        let offset = self.len();
-        if let Err(e) = self.file.write_all_at(bytes, offset) {
-            // The disk is full: the bytes are not part of the object, which can still be completed within its reserve.
-            if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-                // A part may have been written behind the end, so the length on disk is unknown and has to be cut.
-                state.file_length = u64::MAX;
-                return Err(self.shared.error("append to", &self.path, e));
-            }
-            return Err(self.poison(&mut state, "append to", e));
-        }
-        let end = offset + bytes.len() as u64;
-        state.file_length = state.file_length.max(end);
-        self.length.store(end, Ordering::Release);
-        Ok(offset)
+        self.shared.reserves.with_room(|| self.append_once(bytes))
     }
 
     fn read_at(&self, offset: u64, length: u32) -> Result<Vec<u8>> {
@@ -132,20 +194,20 @@ impl OpenObject for LocalOpen {
         if offset.checked_add(u64::from(length)).is_none_or(|end| end > self.len()) {
             return Err(Error::corrupt(object, format!("truncated: {length} bytes at {offset} were not appended")));
         }
-        self.shared.read(&*self.file, &object, offset, length as usize)
+        self.shared.read(&*self.body.file, &object, offset, length as usize)
     }
 
     fn len(&self) -> u64 {
-        self.length.load(Ordering::Acquire)
+        self.body.len()
     }
 
     fn sync(&self) -> Result<()> {
-        let mut state = self.state.lock();
+        let mut state = self.body.state.lock();
         if state.published {
             return Ok(());
         }
         self.closed(&state)?;
-        self.file.sync_data().map_err(|e| self.fail_sync(&mut state, e))?;
+        self.body.file.sync_data().map_err(|e| self.fail_sync(&mut state, e))?;
         if !state.name_durable {
             // F6: replay finds the object by its name.
             self.shared.sync_dir(OPEN_DIR).inspect_err(|e| state.closed = Some(e.clone()))?;
@@ -155,7 +217,7 @@ impl OpenObject for LocalOpen {
     }
 
     fn publish(&self, name: &ObjectName) -> Result<Put> {
-        let mut state = self.state.lock();
+        let mut state = self.body.state.lock();
         self.closed(&state)?;
         let dir = parent(name.as_str());
         self.shared.ensure_dir(dir)?;
@@ -170,7 +232,7 @@ impl OpenObject for LocalOpen {
     }
 
     fn discard(&self) {
-        let mut state = self.state.lock();
+        let mut state = self.body.state.lock();
         if state.closed.is_none() {
             state.closed = Some(Error::Invalid { what: format!("{} was discarded", self.name) });
         }

@@ -228,6 +228,30 @@ fn open_object_survives_a_full_disk_within_its_reserve() {
     assert_eq!(bytes, [vec![1; 1000], vec![3; 500]].concat());
 }
 
+/// A reservation is space that nobody uses yet; a full disk has to be full of something.
+#[test]
+fn reservations_give_way_before_a_disk_counts_as_full() {
+    let (memory, _) = simulated();
+    let backend = reopen(&memory);
+    memory.set_capacity(2 << 20);
+    let idle = backend.create_open(1 << 20).unwrap();
+    idle.append(b"idle").unwrap();
+    let busy = backend.create_open(512 << 10).unwrap();
+    // More than what is not reserved, in each of the ways to take space.
+    busy.append(&vec![1; 1 << 20]).unwrap();
+    let later = backend.create_open(900 << 10).unwrap();
+    backend.put_new(&name("index/x"), &vec![2; 700 << 10]).unwrap();
+    assert!(matches!(busy.append(&vec![1; 500 << 10]), Err(Error::NoSpace { .. })));
+    later.append(b"later").unwrap();
+    for (open, length) in [(&idle, 4), (&busy, 1 << 20), (&later, 5)] {
+        assert_eq!(open.len(), length);
+        // What the trailer takes has stayed reserved.
+        open.append(&vec![3; 60 << 10]).unwrap();
+        open.publish(&name(&format!("packs/ab/{length}"))).unwrap();
+        assert_eq!(backend.length(&name(&format!("packs/ab/{length}"))).unwrap(), Some(length + (60 << 10)));
+    }
+}
+
 /// On ext4 the third fsync after an error succeeds for bytes that have become zeros; the simulated disk does so at the second.
 #[test]
 fn open_object_is_poisoned_by_its_first_failure_and_never_synced_again() {
