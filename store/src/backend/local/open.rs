@@ -58,7 +58,7 @@ impl Reserves {
     /// Cuts all files to what is in them. Returns whether that gave space back. The caller holds no lock of an object.
     fn give_up(&self) -> bool {
         let bodies: Vec<_> = self.bodies.lock().iter().filter_map(Weak::upgrade).collect();
-        bodies.iter().fold(false, |gained, body| body.give_up_reserve() || gained)
+        bodies.iter().filter(|body| body.give_up_reserve()).count() > 0
     }
 
     /// Tries again with what reservations held, if there was no space.
