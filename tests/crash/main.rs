@@ -3,6 +3,7 @@
 //!
 //! Seeds are printed by what fails; `VELLUM_SEED` starts from one, `VELLUM_TEST_RUNS` multiplies the runs.
 
+mod ends;
 mod faults;
 mod moments;
 mod points;

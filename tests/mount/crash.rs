@@ -6,7 +6,8 @@
 //! - the names, modes, links and attributes of a directory are those after some number of the operations on them, and not
 //!   fewer than the last `fsync` covers;
 //! - each file's content, size and time are those after some number of its own writes, not fewer than its last `fsync` covers,
-//!   nor fewer than it had when it was renamed over another file, if that rename survived;
+//!   nor fewer than it had when it was renamed over another file, if that rename survived; the last of them may be the beginning of a
+//!   write, which the kernel passes on in several requests if it is not aligned;
 //! - a snapshot holds exactly what was answered before it was taken;
 //! - the copied tree holds beginnings of the files that were to be copied.
 
@@ -33,8 +34,10 @@ use crate::{
 };
 
 const WRITERS: u64 = 3;
-/// Longest single write: one request of the kernel, so that it is there as a whole or not at all.
+/// Longest single write.
 const WRITE_MAX: u64 = 120_000;
+/// The kernel cuts a write into requests at multiples of this: where the first or last page is not in its cache, that page goes alone.
+const PAGE: u64 = 4096;
 
 /// What a name stands for in the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,9 +59,33 @@ struct NameStep {
     tied: Option<(usize, usize)>,
 }
 
+/// What made a file what it is.
+#[derive(Clone, Copy)]
+enum Change {
+    Write { offset: u64, length: u64, seed: u64 },
+    Truncate(u64),
+}
+
+impl Change {
+    /// Brings the change into `content`, or for a write only its first `most` bytes.
+    fn apply(self, content: &mut Vec<u8>, most: u64) {
+        match self {
+            Self::Write { offset, length, seed } => {
+                let part = length.min(most) as usize;
+                let (offset, end) = (offset as usize, offset as usize + part);
+                content.resize(content.len().max(end), 0);
+                content[offset..end].copy_from_slice(&noise(seed, length as usize)[..part]);
+            }
+            Self::Truncate(size) => content.resize(size as usize, 0),
+        }
+    }
+}
+
 /// One state of a file.
 #[derive(Clone)]
 struct Version {
+    /// What made it of the version before; nothing made the first.
+    change: Option<Change>,
     length: u64,
     hash: blake3::Hash,
     /// Modification time, where the writer asked for it.
@@ -75,14 +102,39 @@ struct FileLedger {
 
 impl FileLedger {
     fn new() -> Self {
-        let empty = Version { length: 0, hash: blake3::hash(b""), modified: None };
+        let empty = Version { change: None, length: 0, hash: blake3::hash(b""), modified: None };
         Self { content: Vec::new(), versions: vec![empty], synced: 0 }
     }
 
-    /// Notes the state after a write that was answered, or that may have been done although it was not.
-    fn note(&mut self, modified: Option<(i64, i64)>) {
-        let version = Version { length: self.content.len() as u64, hash: blake3::hash(&self.content), modified };
-        self.versions.push(version);
+    /// Notes a change that is about to be asked for: unanswered, it may have been done all the same.
+    fn note(&mut self, change: Change) {
+        change.apply(&mut self.content, u64::MAX);
+        let (length, hash) = (self.content.len() as u64, blake3::hash(&self.content));
+        self.versions.push(Version { change: Some(change), length, hash, modified: None });
+    }
+
+    /// Which of the versions after `least` up to `most` has `found` after the first requests that the kernel made of its write.
+    fn written_in_part(&self, found: &[u8], least: usize, most: usize) -> Option<usize> {
+        let mut content = Vec::new();
+        for (at, version) in self.versions.iter().enumerate().take(most + 1) {
+            let Some(change) = version.change else { continue };
+            if at > least
+                && let Change::Write { offset, length, .. } = change
+            {
+                let pages = (1..).map(|page| (offset / PAGE + page) * PAGE - offset).take_while(|&part| part < length);
+                for part in pages {
+                    if found.len() as u64 == (content.len() as u64).max(offset + part) {
+                        let mut partly = content.clone();
+                        change.apply(&mut partly, part);
+                        if partly == found {
+                            return Some(at);
+                        }
+                    }
+                }
+            }
+            change.apply(&mut content, u64::MAX);
+        }
+        None
     }
 }
 
@@ -191,14 +243,10 @@ impl Ledger {
     }
 
     fn write_at(&mut self, file: &File, number: usize, offset: u64, length: u64) -> io::Result<()> {
-        let bytes = noise(self.random.draw(), length as usize);
+        let seed = self.random.draw();
+        let bytes = noise(seed, length as usize);
         let ledger = &mut self.files[number];
-        let end = (offset + length) as usize;
-        if ledger.content.len() < end {
-            ledger.content.resize(end, 0);
-        }
-        ledger.content[offset as usize..end].copy_from_slice(&bytes);
-        ledger.note(None);
+        ledger.note(Change::Write { offset, length, seed });
         let done = file.write_at(&bytes, offset)?;
         if done < bytes.len() {
             // The kernel cuts a write into requests; the process died between two of them.
@@ -235,8 +283,7 @@ impl Ledger {
             return Ok(());
         };
         let size = self.random.below(self.files[number].content.len() as u64 + 10_000);
-        self.files[number].content.resize(size as usize, 0);
-        self.files[number].note(None);
+        self.files[number].note(Change::Truncate(size));
         File::options().write(true).open(self.path(&path))?.set_len(size)
     }
 
@@ -448,6 +495,9 @@ impl Ledger {
         let versions = &self.files[number].versions;
         let fits = |at: &usize| versions[*at].length == data.len() && versions[*at].hash == hash;
         let found: Vec<_> = (least..=most).filter(fits).collect();
+        if found.is_empty() && self.files[number].written_in_part(&content, least, most).is_some() {
+            return Ok(());
+        }
         if found.is_empty() {
             let also: Vec<_> = (0..versions.len()).filter(fits).collect();
             let lengths: Vec<_> = versions.iter().map(|version| version.length).collect();
