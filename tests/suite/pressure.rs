@@ -3,8 +3,13 @@
 use std::sync::Arc;
 
 use vellum_fs::{
+    format::inode::FileKind,
     ino::Ino,
-    volume::{Volume, VolumeOptions},
+    volume::{
+        Volume, VolumeOptions,
+        handles::{HandleId, OpenMode},
+        ops::names::NewInode,
+    },
 };
 use vellum_store::{disk::Disk, repository::Access};
 use vellum_tests::rig::{self, Settings};
@@ -31,4 +36,62 @@ fn names_that_come_faster_than_checkpoints_wait_for_them() {
     assert!(most <= 2 * NODES_MAX + (256 << 10), "{most} bytes of nodes were changed and not stored");
     assert!(most > NODES_MAX, "{made} names change as many nodes as may wait");
     volume.close().expect("the disk is well");
+}
+
+/// A file that is being written when memory runs short is not cut where its writer happened to be: its last chunk would be
+/// stored, and no copy of the file would ever share it.
+#[test]
+fn a_copy_that_is_flushed_half_way_adds_no_content() {
+    const PIECES: u64 = 80;
+    let disk: Arc<dyn Disk> = Arc::new(rig::new_disk());
+    // A budget of 8 MiB: above half of it the flusher begins.
+    let (volume, _) = rig::open(&disk, &Settings::default()).expect("the disk has a repository");
+    let copy_pieces = |to: &str| {
+        for piece in 0..PIECES {
+            rig::store_file(&volume, &format!("{to} {piece}"), piece, 64 << 10).expect("there is room");
+        }
+    };
+    let content = rig::store_file(&volume, "first", 1000, 40_000).expect("there is room");
+    copy_pieces("first");
+    volume.checkpoint().expect("the disk is well");
+    let stored = || volume.repository().stats().expect("they can be told").data_bytes;
+    let before = stored();
+
+    let second = create(&volume, "second");
+    volume.write(second, 0, &content[..17_000]).expect("there is room");
+    copy_pieces("second");
+    while volume.health().dirty_bytes > 4 << 20 {
+        std::thread::yield_now();
+    }
+    volume.write(second, 17_000, &content[17_000..]).expect("there is room");
+    volume.release(second).expect("it is open");
+    volume.checkpoint().expect("the disk is well");
+    assert_eq!(stored(), before, "content was added");
+    volume.close().expect("the disk is well");
+}
+
+/// The ends of files that are being written wait for more, but not when nothing else can be flushed: whoever has a thousand files
+/// open and appends to each would wait for himself.
+#[test]
+fn a_thousand_files_that_are_being_written_use_no_more_than_the_budget() {
+    let disk: Arc<dyn Disk> = Arc::new(rig::new_disk());
+    let (volume, _) = rig::open(&disk, &Settings::default()).expect("the disk has a repository");
+    let handles: Vec<_> = (0..1200).map(|number| create(&volume, &format!("file {number}"))).collect();
+    // 14 MiB in ends of chunks, with a budget of 8 MiB.
+    for (number, &handle) in (0..250u8).cycle().zip(&handles) {
+        volume.write(handle, 0, &[number; 12_000]).expect("there is room");
+        assert!(volume.health().dirty_bytes <= (8 << 20) + 12_000);
+    }
+    for handle in handles {
+        volume.release(handle).expect("it is open");
+    }
+    volume.close().expect("the disk is well");
+}
+
+fn create(volume: &Volume, name: &str) -> HandleId {
+    let (parent, name, kind) = (Ino::ROOT, name.as_bytes(), FileKind::Regular);
+    let new = NewInode { parent, name, kind, mode: 0o644, umask: 0, rdev: 0, target: b"" };
+    let mode = OpenMode { write: true, ..OpenMode::default() };
+    let (_, opened) = volume.create(&new, mode, &rig::ME).expect("the name is free");
+    opened.handle
 }

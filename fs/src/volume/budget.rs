@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub struct Budget {
     used: AtomicU64,
+    released: AtomicU64,
     soft: u64,
     hard: u64,
     waiters: Mutex<Waiters>,
@@ -36,6 +37,7 @@ impl Budget {
     pub fn new(hard: u64) -> Self {
         Self {
             used: AtomicU64::new(0),
+            released: AtomicU64::new(0),
             soft: hard / 2,
             hard,
             waiters: Mutex::new(Waiters::default()),
@@ -46,6 +48,11 @@ impl Budget {
     /// Bytes held.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// Bytes given back so far.
+    pub fn released(&self) -> u64 {
+        self.released.load(Ordering::Relaxed)
     }
 
     /// Whether flushing should run because of memory: the soft limit is passed, or a write that is large for this budget waits
@@ -110,6 +117,7 @@ impl Budget {
         }
         let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
         debug_assert!(before >= bytes, "budget released more than it held");
+        self.released.fetch_add(bytes, Ordering::Relaxed);
         let waiters = self.waiters.lock();
         if waiters.count > 0 {
             self.freed.notify_all();

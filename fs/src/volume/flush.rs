@@ -43,14 +43,29 @@ use crate::{
 const BATCH_BYTES: u64 = 16 << 20;
 /// Inodes that are flushed together.
 const BATCH_INODES: usize = 256;
+/// An open file that was written to within this time is likely to be written on.
+const WRITING: Duration = Duration::from_millis(200);
 /// A file with this much dirty content is flushed while it is written.
 pub(crate) const STREAM_BYTES: u64 = 8 << 20;
+
+/// Of which files the last chunk stays dirty, because they are likely to be written on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    /// Of none.
+    Flush,
+    /// Of those with much that is dirty.
+    KeepOfStreams,
+    /// Of those, and of those that are being written just now.
+    Keep,
+}
 
 /// Content captured for one inode.
 struct Captured {
     capture: Capture,
     generation: u64,
     inode: Inode,
+    /// Somebody has it open, to read or to write.
+    is_open: bool,
     /// Where planning finds what was flushed before; `None` if nothing was, as in a new file. As long as it lives, whoever
     /// changes the live tree copies the nodes on the way, so it goes when the plan is made.
     base: Option<Tree>,
@@ -73,21 +88,27 @@ struct Job<'t> {
 impl Volume {
     /// Moves all dirty content into the store, but for what another flush has in hand. Makes nothing durable.
     pub fn flush_dirty(&self) -> Result<()> {
-        self.flush_since(i64::MAX, Duration::ZERO, &|| true)
+        self.flush_since(i64::MAX, Duration::ZERO, Ends::KeepOfStreams, &|| true)
     }
 
     /// Flushes files that are being streamed, and what has been dirty for `age`; under pressure the oldest, until it is over.
     pub(crate) fn flush_old(&self, age: Duration, pressed: bool) -> Result<()> {
         if pressed {
             // Whatever the clock says: it may have been set back.
-            return self.flush_since(i64::MAX, age, &|| self.budget.is_pressed());
+            let released = self.budget.released();
+            self.flush_since(i64::MAX, age, Ends::Keep, &|| self.budget.is_pressed())?;
+            if self.budget.released() > released || !self.budget.is_pressed() {
+                return Ok(());
+            }
+            // So many files are being written that all of the budget is in their ends.
+            return self.flush_since(i64::MAX, age, Ends::KeepOfStreams, &|| self.budget.is_pressed());
         }
-        self.flush_since(self.now().as_nanos().saturating_sub(age.as_nanos() as i64), age, &|| true)
+        self.flush_since(self.now().as_nanos().saturating_sub(age.as_nanos() as i64), age, Ends::Keep, &|| true)
     }
 
-    fn flush_since(&self, limit: i64, age: Duration, goes_on: &dyn Fn() -> bool) -> Result<()> {
+    fn flush_since(&self, limit: i64, age: Duration, ends: Ends, goes_on: &dyn Fn() -> bool) -> Result<()> {
         let streams = std::mem::take(&mut self.meta.write().streams);
-        let mut flushed = self.flush_inodes(&Vec::from_iter(streams.iter().copied()), age);
+        let mut flushed = self.flush_inodes(&Vec::from_iter(streams.iter().copied()), ends, age);
         streams.into_iter().for_each(|ino| self.end_stream(ino));
         // Each inode is looked at once a call: what cannot be flushed at this moment goes to the end of the queue.
         let mut left = self.meta.read().aging.len();
@@ -105,7 +126,7 @@ impl Volume {
                 let mut meta = self.meta.write();
                 rest.iter().rev().for_each(|&ino| meta.aging.push_front(ino));
             }
-            flushed = flushed.and(self.flush_inodes(due, age));
+            flushed = flushed.and(self.flush_inodes(due, ends, age));
             due.iter().for_each(|&ino| self.age_again(ino));
             if flushed.is_err() || due.is_empty() || !rest.is_empty() || !goes_on() {
                 return flushed;
@@ -118,7 +139,7 @@ impl Volume {
     }
 
     /// Flushes the live layers of `inodes` in batches.
-    fn flush_inodes(&self, inodes: &[Ino], age: Duration) -> Result<()> {
+    fn flush_inodes(&self, inodes: &[Ino], ends: Ends, age: Duration) -> Result<()> {
         let mut flushed = Ok(());
         let mut turns = Vec::new();
         let mut bytes = 0;
@@ -137,12 +158,12 @@ impl Volume {
                 bytes += dirty;
             }
             if bytes >= BATCH_BYTES {
-                flushed = flushed.and(self.flush_batch(&turns, Tail::Keep, age));
+                flushed = flushed.and(self.flush_batch(&turns, ends, age));
                 self.let_go(&mut turns);
                 bytes = 0;
             }
         }
-        flushed = flushed.and(self.flush_batch(&turns, Tail::Keep, age));
+        flushed = flushed.and(self.flush_batch(&turns, ends, age));
         self.let_go(&mut turns);
         flushed
     }
@@ -197,12 +218,12 @@ impl Volume {
             bytes += dirty;
             turns.push(turn);
             if bytes >= BATCH_BYTES || turns.len() >= BATCH_INODES {
-                self.flush_batch(&turns, Tail::Flush, Duration::ZERO)?;
+                self.flush_batch(&turns, Ends::Flush, Duration::ZERO)?;
                 self.let_go(&mut turns);
                 bytes = 0;
             }
         }
-        let flushed = self.flush_batch(&turns, Tail::Flush, Duration::ZERO);
+        let flushed = self.flush_batch(&turns, Ends::Flush, Duration::ZERO);
         self.let_go(&mut turns);
         flushed
     }
@@ -228,15 +249,15 @@ impl Volume {
 
     /// Flushes the frozen layer of an inode whose turn the caller holds, or the live one if there is none.
     pub(crate) fn flush_one_layer(&self, turn: &Turn) -> Result<()> {
-        self.flush_batch(std::slice::from_ref(turn), Tail::Flush, Duration::ZERO)
+        self.flush_batch(std::slice::from_ref(turn), Ends::Flush, Duration::ZERO)
     }
 
     /// Flushes one layer of each inode: the frozen one if there is one.
-    fn flush_batch(&self, turns: &[Turn], tail: Tail, age: Duration) -> Result<()> {
+    fn flush_batch(&self, turns: &[Turn], ends: Ends, age: Duration) -> Result<()> {
         let mut jobs = Vec::with_capacity(turns.len());
         let mut first_error = None;
         for turn in turns {
-            match self.begin_job(turn, tail, age) {
+            match self.begin_job(turn, ends, age) {
                 Ok(job) => jobs.extend(job),
                 Err(error) => {
                     turn.cell().lock().error.get_or_insert(error.clone());
@@ -254,16 +275,24 @@ impl Volume {
         first_error.map_or(Ok(()), Err)
     }
 
-    fn begin_job<'t>(&self, turn: &'t Turn, tail: Tail, age: Duration) -> Result<Option<Job<'t>>> {
+    fn begin_job<'t>(&self, turn: &'t Turn, ends: Ends, age: Duration) -> Result<Option<Job<'t>>> {
         let cell = turn.cell();
         let Some(mut captured) = self.capture(cell)? else {
             return Ok(None);
         };
-        // Only a stream's last bytes wait for the end of their chunk: what is small or old will hardly be appended to, and
-        // many small remainders would use up the budget.
+        // Only the last bytes of a stream, and of a file that is being written, wait for the end of their chunk: what is small or
+        // old will hardly be appended to, and many small remainders would use up the budget. A file cut where its writer
+        // happened to be leaves a chunk that no copy of the file shares.
         let idle = self.now().as_nanos().saturating_sub(captured.inode.mtime.as_nanos());
         let old = age > Duration::ZERO && idle >= age.as_nanos() as i64;
-        let tail = if old || captured.capture.bytes() < STREAM_BYTES / 2 { Tail::Flush } else { tail };
+        let writing = captured.is_open && (0..WRITING.as_nanos() as i64).contains(&idle);
+        let stream = captured.capture.bytes() >= STREAM_BYTES / 2;
+        let keeps = match ends {
+            Ends::Flush => false,
+            Ends::KeepOfStreams => stream && !old,
+            Ends::Keep => (stream || writing) && !old,
+        };
+        let tail = if keeps { Tail::Keep } else { Tail::Flush };
         let mut steps = Vec::new();
         let planned = self.plan(cell.ino, &captured, tail, Neighbours::Read, &mut steps);
         let planned = match planned {
@@ -302,7 +331,7 @@ impl Volume {
         // What cannot be read is for the planner to go around: it is told of damage, and does without neighbours.
         let is_new = matches!(extents::is_empty(tree, cell.ino), Ok(true));
         let base = (!is_new).then(|| tree.clone());
-        Ok(Some(Captured { capture: layer.capture(), generation, inode, base }))
+        Ok(Some(Captured { capture: layer.capture(), generation, inode, is_open: state.opens > 0, base }))
     }
 
     fn plan(
