@@ -148,7 +148,7 @@ impl LocalBackend {
 
     fn put_once(&self, name: &ObjectName, bytes: &[u8], replace: bool) -> Result<Option<Put>> {
         let dir = parent(name.as_str());
-        self.shared.ensure_dir(dir)?;
+        self.shared.reserves.with_room(|| self.shared.ensure_dir(dir))?;
         let target = self.shared.path(name.as_str());
         if !replace && self.shared.metadata(&target)?.is_some() {
             self.shared.sync_dir(dir)?;

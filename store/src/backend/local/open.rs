@@ -21,8 +21,13 @@ use crate::{
 /// The directory of open objects.
 const OPEN_DIR: &str = "packs/open";
 
-/// Bytes of a reservation that stay when it is given up: room for the trailer, so that what is in the file can be completed.
+/// When a reservation is given up, room for the trailer stays, so that what is in the file can be completed: this much, ..
 const RESERVE_KEPT: u64 = 64 << 10;
+/// .. and this part of what was appended, for the padding.
+const RESERVE_KEPT_PART: u64 = 16;
+
+/// How often something is tried again with what reservations held.
+const ROOM_RETRIES_MAX: u32 = 3;
 
 #[derive(Debug)]
 pub(super) struct LocalOpen {
@@ -41,11 +46,24 @@ struct Body {
     state: Mutex<State>,
 }
 
+#[derive(Debug)]
+struct State {
+    /// Length of the file, reserved bytes included.
+    file_length: u64,
+    name_durable: bool,
+    /// Why nothing can be appended, synced or published any more.
+    closed: Option<Error>,
+    /// It has its name for good, and all of it is durable.
+    published: bool,
+}
+
 /// The open objects of a backend. What they have reserved and not yet filled is space that nobody uses: it is given back before
 /// anybody is told that the disk is full (P6).
 #[derive(Debug, Default)]
 pub(super) struct Reserves {
     bodies: Mutex<Vec<Weak<Body>>>,
+    /// How often space was given back; held while that is done.
+    given_up: Mutex<u64>,
 }
 
 impl Reserves {
@@ -55,18 +73,25 @@ impl Reserves {
         bodies.push(Arc::downgrade(body));
     }
 
-    /// Cuts all files to what is in them. Returns whether that gave space back. The caller holds no lock of an object.
-    fn give_up(&self) -> bool {
-        let bodies: Vec<_> = self.bodies.lock().iter().filter_map(Weak::upgrade).collect();
-        bodies.iter().filter(|body| body.give_up_reserve()).count() > 0
+    /// Tries again with what reservations held, if there was no space. The caller holds no lock of an object.
+    pub(super) fn with_room<T>(&self, mut f: impl FnMut() -> Result<T>) -> Result<T> {
+        for _ in 0..ROOM_RETRIES_MAX {
+            let seen = *self.given_up.lock();
+            match f() {
+                Err(Error::NoSpace { .. }) if self.give_up(seen) => {}
+                result => return result,
+            }
+        }
+        f()
     }
 
-    /// Tries again with what reservations held, if there was no space.
-    pub(super) fn with_room<T>(&self, mut f: impl FnMut() -> Result<T>) -> Result<T> {
-        match f() {
-            Err(Error::NoSpace { .. }) if self.give_up() => f(),
-            result => result,
-        }
+    /// Cuts all files to what is in them, and room for their trailers. Returns whether space was given back, by this call or by
+    /// another since `seen`.
+    fn give_up(&self, seen: u64) -> bool {
+        let mut given_up = self.given_up.lock();
+        let bodies: Vec<_> = self.bodies.lock().iter().filter_map(Weak::upgrade).collect();
+        *given_up += bodies.iter().filter(|body| body.give_up_reserve()).count() as u64;
+        *given_up != seen
     }
 }
 
@@ -77,26 +102,21 @@ impl Body {
 
     fn give_up_reserve(&self) -> bool {
         let mut state = self.state.lock();
-        // After a short write the length on disk is not known; it is at least what was appended.
-        let known = state.file_length != u64::MAX;
-        let kept = if known { state.file_length.min(self.len() + RESERVE_KEPT) } else { self.len() };
-        if state.closed.is_some() || state.file_length == kept || self.file.set_len(kept).is_err() {
+        let length = self.len();
+        // Of one that takes nothing more, nothing is kept: its content has to go elsewhere.
+        let room = if state.closed.is_some() { 0 } else { RESERVE_KEPT + length / RESERVE_KEPT_PART };
+        // A short write has left a length that nobody noted.
+        let on_disk = match state.file_length {
+            u64::MAX => self.file.len().unwrap_or(length),
+            known => known,
+        };
+        let kept = on_disk.min(length + room);
+        if kept == on_disk || self.file.set_len(kept).is_err() {
             return false;
         }
         state.file_length = kept;
         true
     }
-}
-
-#[derive(Debug)]
-struct State {
-    /// Length of the file, reserved bytes included.
-    file_length: u64,
-    name_durable: bool,
-    /// Why nothing can be appended, synced or published any more.
-    closed: Option<Error>,
-    /// It has its name for good, and all of it is durable.
-    published: bool,
 }
 
 impl LocalOpen {
@@ -217,10 +237,10 @@ impl OpenObject for LocalOpen {
     }
 
     fn publish(&self, name: &ObjectName) -> Result<Put> {
+        let dir = parent(name.as_str());
+        self.shared.reserves.with_room(|| self.shared.ensure_dir(dir))?;
         let mut state = self.body.state.lock();
         self.closed(&state)?;
-        let dir = parent(name.as_str());
-        self.shared.ensure_dir(dir)?;
         let put = self.publish_as(&mut state, name)?;
         state.closed = Some(Error::Invalid { what: format!("{} was published as {name} already", self.name) });
         // F1, F3: the name counts once its directory is durable. The directory it left is synced as well, because not every filesystem moves a name
