@@ -299,7 +299,7 @@ impl Face for VolumeFace {
     }
 
     fn unlink(&mut self, at: At<'_>) -> Answer<()> {
-        answer(self.volume.unlink(self.ino(at.directory), at.name))
+        answer(self.volume.unlink(self.ino(at.directory), at.name).map(drop))
     }
 
     fn rmdir(&mut self, at: At<'_>) -> Answer<()> {
@@ -310,7 +310,7 @@ impl Face for VolumeFace {
         let Flags { no_replace, exchange, whiteout } = flags;
         let flags = RenameFlags { no_replace, exchange, whiteout };
         let (from, to) = ((self.ino(from.directory), from.name), (self.ino(to.directory), to.name));
-        answer(self.volume.rename(from, to, flags, &rig::ME))
+        answer(self.volume.rename(from, to, flags, &rig::ME).map(drop))
     }
 
     fn change(&mut self, of: Of<'_>, change: &Change) -> Answer<()> {

@@ -45,7 +45,7 @@ impl VolumeHand {
 
     fn rename(&self, from: Name, to: Name, flags: RenameFlags) -> (Answer<Told>, bool) {
         let ((from, name), (to, new_name)) = (self.at(from), self.at(to));
-        self.done(self.volume.rename((from, &name), (to, &new_name), flags, &ME))
+        self.done(self.volume.rename((from, &name), (to, &new_name), flags, &ME).map(drop))
     }
 }
 
@@ -83,7 +83,7 @@ impl Hand for VolumeHand {
             }
             Op::Unlink(name) => {
                 let (parent, name) = self.at(name);
-                self.done(self.volume.unlink(parent, &name))
+                self.done(self.volume.unlink(parent, &name).map(drop))
             }
             Op::Rmdir(name) => {
                 let (parent, name) = self.at(name);

@@ -54,7 +54,7 @@ fn forbidden<T: std::fmt::Debug>(answer: Result<T>) {
 }
 
 fn rename(volume: &Volume, from: (Ino, &str), to: (Ino, &str)) -> Result<()> {
-    volume.rename((from.0, from.1.as_bytes()), (to.0, to.1.as_bytes()), RenameFlags::default(), &ME)
+    volume.rename((from.0, from.1.as_bytes()), (to.0, to.1.as_bytes()), RenameFlags::default(), &ME).map(drop)
 }
 
 #[test]

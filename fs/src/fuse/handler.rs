@@ -36,6 +36,7 @@ use crate::{
     content::read::Seek,
     error::{Error, Result},
     format::inode::FileKind,
+    ino::Ino,
     namespace::{RenameFlags, XattrMode},
     volume::{
         Volume,
@@ -118,6 +119,18 @@ fn empty(answer: Result<()>, reply: ReplyEmpty) {
     match answer {
         Ok(()) => reply.ok(),
         Err(error) => reply.error(errno(&error)),
+    }
+}
+
+/// Answers what took a name from an inode, perhaps one that has others. The kernel counts its links down by itself once it has the
+/// answer; if it was told the new count meanwhile, by whoever asked for the attributes, it counts one down too many, and keeps that
+/// until it asks again.
+fn fewer_links(answer: Result<Option<Ino>>, reply: ReplyEmpty, notifier: &OnceLock<Notifier>) {
+    let linked = answer.as_ref().ok().copied().flatten();
+    empty(answer.map(drop), reply);
+    if let (Some(ino), Some(notifier)) = (linked, notifier.get()) {
+        // An inode that it has let go of is no fault.
+        let _ = notifier.inval_inode(INodeNo(ino.0), -1, 0);
     }
 }
 
@@ -259,8 +272,10 @@ impl Filesystem for Handler {
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let name = name.as_bytes().to_vec();
-        self.change(reply, move |volume, reply| empty(volume.unlink(convert::ino(parent), &name), reply));
+        let (name, notifier) = (name.as_bytes().to_vec(), self.notifier());
+        self.change(reply, move |volume, reply| {
+            fewer_links(volume.unlink(convert::ino(parent), &name), reply, &notifier);
+        });
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -300,12 +315,13 @@ impl Filesystem for Handler {
         if Volume::is_view(parent) {
             let (name, new_name) = (name.as_bytes().to_vec(), new_name.as_bytes().to_vec());
             return self.later(reply, move |volume, reply| {
-                empty(volume.rename((parent, &name), (new_parent, &new_name), flags, &caller), reply);
+                empty(volume.rename((parent, &name), (new_parent, &new_name), flags, &caller).map(drop), reply);
             });
         }
-        let (name, new_name) = (name.as_bytes().to_vec(), new_name.as_bytes().to_vec());
+        let (name, new_name, notifier) = (name.as_bytes().to_vec(), new_name.as_bytes().to_vec(), self.notifier());
         self.change(reply, move |volume, reply| {
-            empty(volume.rename((parent, &name), (new_parent, &new_name), flags, &caller), reply);
+            let renamed = volume.rename((parent, &name), (new_parent, &new_name), flags, &caller);
+            fewer_links(renamed, reply, &notifier);
         });
     }
 

@@ -141,8 +141,8 @@ impl Volume {
         Ok(entry)
     }
 
-    /// Removes a name that is not a directory's.
-    pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
+    /// Removes a name that is not a directory's. Returns the inode if it has other names.
+    pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<Option<Ino>> {
         self.check_name_removable(parent, name)?;
         let time = self.now();
         let mut meta = self.meta.write();
@@ -163,7 +163,7 @@ impl Volume {
         NamespaceView::new(&meta.tree, &self.names).check_removable(parent, name)?;
         let removed = meta.change(|tree| Namespace::new(tree, &self.names).rmdir(parent, name, time))?;
         self.finish_change(meta, &Op::Rmdir { parent, name: name.to_vec(), time }, time);
-        self.after_removal(&removed)
+        self.after_removal(&removed).map(drop)
     }
 
     /// Creates a directory, or takes a snapshot if `parent` is a snapshot directory.
@@ -175,16 +175,17 @@ impl Volume {
         self.create_inode(&new, caller)
     }
 
-    /// Moves a name, or renames a snapshot if both parents are the same snapshot directory.
+    /// Moves a name, or renames a snapshot if both parents are the same snapshot directory. Returns the inode that lost its name
+    /// to the one moved, if it has other names.
     pub fn rename(
         &self,
         (parent, name): (Ino, &[u8]),
         (new_parent, new_name): (Ino, &[u8]),
         flags: RenameFlags,
         caller: &Caller,
-    ) -> Result<()> {
+    ) -> Result<Option<Ino>> {
         match (Self::is_view(parent), Self::is_view(new_parent)) {
-            (true, true) => return self.view_rename((parent, name), (new_parent, new_name), caller),
+            (true, true) => return self.view_rename((parent, name), (new_parent, new_name), caller).map(|()| None),
             (true, false) | (false, true) => {
                 return Err(Error::CrossDevice("a move between a snapshot and the live tree".into()));
             }
@@ -199,7 +200,7 @@ impl Volume {
         let args = RenameArgs { parent, name, new_parent, new_name, flags, whiteout, time };
         let renamed = meta.change(|tree| Namespace::new(tree, &self.names).rename(&args))?;
         if !renamed.changed {
-            return Ok(());
+            return Ok(None);
         }
         let op = Op::Rename {
             parent,
@@ -220,7 +221,7 @@ impl Volume {
         drop(meta);
         match &renamed.replaced {
             Some(removed) => self.after_removal(removed),
-            None => Ok(()),
+            None => Ok(None),
         }
     }
 
@@ -272,8 +273,11 @@ impl Volume {
         self.space.accept(&self.repository, NAME_CHANGE_BYTES, || self.accepted_bytes())
     }
 
-    fn after_removal(&self, removed: &Removed) -> Result<()> {
-        if removed.nlink == 0 { self.drop_if_nameless(removed.ino) } else { Ok(()) }
+    fn after_removal(&self, removed: &Removed) -> Result<Option<Ino>> {
+        if removed.nlink > 0 {
+            return Ok(Some(removed.ino));
+        }
+        self.drop_if_nameless(removed.ino).map(|()| None)
     }
 
     /// Drops an inode that has no name, no reference and no open handle.
