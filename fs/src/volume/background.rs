@@ -133,6 +133,10 @@ fn flush_loop(signals: &Signals, volume: &Weak<Volume>) {
         volume.budget.set_full(flushed.as_ref().err().filter(|error| error.is_no_space()).cloned());
         if let Err(error) = flushed {
             log::warn!("flush of volume {}: {error}", volume.options.name);
+            if pressed && !error.is_no_space() {
+                // Writers wait for this. A checkpoint stores what can be stored, or else poisons the volume and lets them go.
+                volume.background.want_checkpoint();
+            }
         }
     }
 }
