@@ -93,8 +93,9 @@ impl Story {
 
 #[test]
 fn a_kept_end_is_never_missing_beside_newer_content() {
-    let settings = Settings { dirty_bytes: 32 << 20, ..Settings::default() };
-    for seed in rig::seeds(3) {
+    for seed in rig::seeds(4) {
+        // With the smaller budget the flusher comes by itself, and keeps the end of whatever is being written.
+        let settings = Settings { dirty_bytes: [32, 4][seed as usize % 2] << 20, ..Settings::default() };
         let _announce = rig::Announce(seed);
         let changes = play_until(seed, u64::MAX, &settings);
         let mut choices = Seed::new(seed);

@@ -121,9 +121,10 @@ impl FileLedger {
             if at > least
                 && let Change::Write { offset, length, .. } = change
             {
-                let pages = (1..).map(|page| (offset / PAGE + page) * PAGE - offset).take_while(|&part| part < length);
-                for part in pages {
-                    if found.len() as u64 == (content.len() as u64).max(offset + part) {
+                let (first, last) = ((offset / PAGE + 1) * PAGE, (offset + length - 1) / PAGE * PAGE);
+                for end in [first, last] {
+                    let part = end.saturating_sub(offset);
+                    if part < length && found.len() as u64 == (content.len() as u64).max(offset + part) {
                         let mut partly = content.clone();
                         change.apply(&mut partly, part);
                         if partly == found {

@@ -187,6 +187,11 @@ impl Capture {
         self.segments.iter().map(|segment| segment.body.data_bytes()).sum()
     }
 
+    /// Memory that it costs to hold these segments apart.
+    pub fn overhead(&self) -> u64 {
+        self.segments.len() as u64 * SEGMENT_OVERHEAD
+    }
+
     /// Where an earlier flush of a stream stopped at a boundary that content decided.
     pub(super) fn certain_end(&self) -> Option<u64> {
         self.certain_end

@@ -18,7 +18,6 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub struct Budget {
     used: AtomicU64,
-    released: AtomicU64,
     soft: u64,
     hard: u64,
     waiters: Mutex<Waiters>,
@@ -37,7 +36,6 @@ impl Budget {
     pub fn new(hard: u64) -> Self {
         Self {
             used: AtomicU64::new(0),
-            released: AtomicU64::new(0),
             soft: hard / 2,
             hard,
             waiters: Mutex::new(Waiters::default()),
@@ -50,9 +48,9 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Bytes given back so far.
-    pub fn released(&self) -> u64 {
-        self.released.load(Ordering::Relaxed)
+    /// Bytes above which flushing should run because of memory.
+    pub fn soft(&self) -> u64 {
+        self.soft
     }
 
     /// Whether flushing should run because of memory: the soft limit is passed, or a write that is large for this budget waits
@@ -117,7 +115,6 @@ impl Budget {
         }
         let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
         debug_assert!(before >= bytes, "budget released more than it held");
-        self.released.fetch_add(bytes, Ordering::Relaxed);
         let waiters = self.waiters.lock();
         if waiters.count > 0 {
             self.freed.notify_all();

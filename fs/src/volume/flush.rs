@@ -15,7 +15,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -45,6 +48,8 @@ const BATCH_BYTES: u64 = 16 << 20;
 const BATCH_INODES: usize = 256;
 /// An open file that was written to within this time is likely to be written on.
 const WRITING: Duration = Duration::from_millis(200);
+/// A flush under pressure that freed this part of where pressure begins did well enough.
+const ENOUGH_PART: u64 = 4;
 /// A file with this much dirty content is flushed while it is written.
 pub(crate) const STREAM_BYTES: u64 = 8 << 20;
 
@@ -57,6 +62,21 @@ enum Ends {
     KeepOfStreams,
     /// Of those, and of those that are being written just now.
     Keep,
+}
+
+/// How one flush goes about it.
+struct Manner {
+    ends: Ends,
+    /// What was not written to for this long is flushed with its end; zero if that does not count.
+    age: Duration,
+    /// Bytes that are dirty no more because of this flush.
+    freed: AtomicU64,
+}
+
+impl Manner {
+    fn new(ends: Ends, age: Duration) -> Self {
+        Self { ends, age, freed: AtomicU64::new(0) }
+    }
 }
 
 /// Content captured for one inode.
@@ -88,27 +108,30 @@ struct Job<'t> {
 impl Volume {
     /// Moves all dirty content into the store, but for what another flush has in hand. Makes nothing durable.
     pub fn flush_dirty(&self) -> Result<()> {
-        self.flush_since(i64::MAX, Duration::ZERO, Ends::KeepOfStreams, &|| true)
+        self.flush_since(i64::MAX, &Manner::new(Ends::KeepOfStreams, Duration::ZERO), &|| true)
     }
 
     /// Flushes files that are being streamed, and what has been dirty for `age`; under pressure the oldest, until it is over.
     pub(crate) fn flush_old(&self, age: Duration, pressed: bool) -> Result<()> {
-        if pressed {
-            // Whatever the clock says: it may have been set back.
-            let released = self.budget.released();
-            self.flush_since(i64::MAX, age, Ends::Keep, &|| self.budget.is_pressed())?;
-            if self.budget.released() > released || !self.budget.is_pressed() {
-                return Ok(());
-            }
-            // So many files are being written that all of the budget is in their ends.
-            return self.flush_since(i64::MAX, age, Ends::KeepOfStreams, &|| self.budget.is_pressed());
+        let keeping = Manner::new(Ends::Keep, age);
+        if !pressed {
+            let limit = self.now().as_nanos().saturating_sub(age.as_nanos() as i64);
+            return self.flush_since(limit, &keeping, &|| true);
         }
-        self.flush_since(self.now().as_nanos().saturating_sub(age.as_nanos() as i64), age, Ends::Keep, &|| true)
+        // Whatever the clock says: it may have been set back.
+        let flushed = self.flush_since(i64::MAX, &keeping, &|| self.budget.is_pressed());
+        let freed = keeping.freed.into_inner();
+        if freed >= self.budget.soft() / ENOUGH_PART || !self.budget.is_pressed() {
+            return flushed;
+        }
+        // So many files are being written that most of the budget is in their ends.
+        let cutting = Manner::new(Ends::KeepOfStreams, age);
+        flushed.and(self.flush_since(i64::MAX, &cutting, &|| self.budget.is_pressed()))
     }
 
-    fn flush_since(&self, limit: i64, age: Duration, ends: Ends, goes_on: &dyn Fn() -> bool) -> Result<()> {
+    fn flush_since(&self, limit: i64, manner: &Manner, goes_on: &dyn Fn() -> bool) -> Result<()> {
         let streams = std::mem::take(&mut self.meta.write().streams);
-        let mut flushed = self.flush_inodes(&Vec::from_iter(streams.iter().copied()), ends, age);
+        let mut flushed = self.flush_inodes(&Vec::from_iter(streams.iter().copied()), manner);
         streams.into_iter().for_each(|ino| self.end_stream(ino));
         // Each inode is looked at once a call: what cannot be flushed at this moment goes to the end of the queue.
         let mut left = self.meta.read().aging.len();
@@ -126,7 +149,7 @@ impl Volume {
                 let mut meta = self.meta.write();
                 rest.iter().rev().for_each(|&ino| meta.aging.push_front(ino));
             }
-            flushed = flushed.and(self.flush_inodes(due, ends, age));
+            flushed = flushed.and(self.flush_inodes(due, manner));
             due.iter().for_each(|&ino| self.age_again(ino));
             if flushed.is_err() || due.is_empty() || !rest.is_empty() || !goes_on() {
                 return flushed;
@@ -139,7 +162,7 @@ impl Volume {
     }
 
     /// Flushes the live layers of `inodes` in batches.
-    fn flush_inodes(&self, inodes: &[Ino], ends: Ends, age: Duration) -> Result<()> {
+    fn flush_inodes(&self, inodes: &[Ino], manner: &Manner) -> Result<()> {
         let mut flushed = Ok(());
         let mut turns = Vec::new();
         let mut bytes = 0;
@@ -158,12 +181,12 @@ impl Volume {
                 bytes += dirty;
             }
             if bytes >= BATCH_BYTES {
-                flushed = flushed.and(self.flush_batch(&turns, ends, age));
+                flushed = flushed.and(self.flush_batch(&turns, manner));
                 self.let_go(&mut turns);
                 bytes = 0;
             }
         }
-        flushed = flushed.and(self.flush_batch(&turns, ends, age));
+        flushed = flushed.and(self.flush_batch(&turns, manner));
         self.let_go(&mut turns);
         flushed
     }
@@ -218,12 +241,12 @@ impl Volume {
             bytes += dirty;
             turns.push(turn);
             if bytes >= BATCH_BYTES || turns.len() >= BATCH_INODES {
-                self.flush_batch(&turns, Ends::Flush, Duration::ZERO)?;
+                self.flush_batch(&turns, &Manner::new(Ends::Flush, Duration::ZERO))?;
                 self.let_go(&mut turns);
                 bytes = 0;
             }
         }
-        let flushed = self.flush_batch(&turns, Ends::Flush, Duration::ZERO);
+        let flushed = self.flush_batch(&turns, &Manner::new(Ends::Flush, Duration::ZERO));
         self.let_go(&mut turns);
         flushed
     }
@@ -249,15 +272,15 @@ impl Volume {
 
     /// Flushes the frozen layer of an inode whose turn the caller holds, or the live one if there is none.
     pub(crate) fn flush_one_layer(&self, turn: &Turn) -> Result<()> {
-        self.flush_batch(std::slice::from_ref(turn), Ends::Flush, Duration::ZERO)
+        self.flush_batch(std::slice::from_ref(turn), &Manner::new(Ends::Flush, Duration::ZERO))
     }
 
     /// Flushes one layer of each inode: the frozen one if there is one.
-    fn flush_batch(&self, turns: &[Turn], ends: Ends, age: Duration) -> Result<()> {
+    fn flush_batch(&self, turns: &[Turn], manner: &Manner) -> Result<()> {
         let mut jobs = Vec::with_capacity(turns.len());
         let mut first_error = None;
         for turn in turns {
-            match self.begin_job(turn, ends, age) {
+            match self.begin_job(turn, manner) {
                 Ok(job) => jobs.extend(job),
                 Err(error) => {
                     turn.cell().lock().error.get_or_insert(error.clone());
@@ -267,7 +290,7 @@ impl Volume {
         }
         for job in jobs {
             let cell = Arc::clone(job.turn.cell());
-            if let Err(error) = self.finish_job(job) {
+            if let Err(error) = self.finish_job(job, manner) {
                 cell.lock().error.get_or_insert(error.clone());
                 first_error.get_or_insert(error);
             }
@@ -275,7 +298,7 @@ impl Volume {
         first_error.map_or(Ok(()), Err)
     }
 
-    fn begin_job<'t>(&self, turn: &'t Turn, ends: Ends, age: Duration) -> Result<Option<Job<'t>>> {
+    fn begin_job<'t>(&self, turn: &'t Turn, manner: &Manner) -> Result<Option<Job<'t>>> {
         let cell = turn.cell();
         let Some(mut captured) = self.capture(cell)? else {
             return Ok(None);
@@ -284,13 +307,15 @@ impl Volume {
         // old will hardly be appended to, and many small remainders would use up the budget. A file cut where its writer
         // happened to be leaves a chunk that no copy of the file shares.
         let idle = self.now().as_nanos().saturating_sub(captured.inode.mtime.as_nanos());
-        let old = age > Duration::ZERO && idle >= age.as_nanos() as i64;
+        let old = manner.age > Duration::ZERO && idle >= manner.age.as_nanos() as i64;
         let writing = captured.is_open && (0..WRITING.as_nanos() as i64).contains(&idle);
         let stream = captured.capture.bytes() >= STREAM_BYTES / 2;
-        let keeps = match ends {
+        // Tiny pieces cost more memory than they hold bytes, and a chunk has room for very many of them.
+        let crowded = captured.capture.overhead() > captured.capture.bytes();
+        let keeps = match manner.ends {
             Ends::Flush => false,
-            Ends::KeepOfStreams => stream && !old,
-            Ends::Keep => (stream || writing) && !old,
+            Ends::KeepOfStreams => stream && !old && !crowded,
+            Ends::Keep => (stream || writing) && !old && !crowded,
         };
         let tail = if keeps { Tail::Keep } else { Tail::Flush };
         let mut steps = Vec::new();
@@ -369,7 +394,7 @@ impl Volume {
     }
 
     /// Waits for the blobs, then publishes.
-    fn finish_job(&self, job: Job<'_>) -> Result<()> {
+    fn finish_job(&self, job: Job<'_>, manner: &Manner) -> Result<()> {
         let Job { turn, captured, steps, kept_from } = job;
         let mut changes = Vec::with_capacity(steps.len());
         for step in steps {
@@ -378,11 +403,19 @@ impl Volume {
                 Step::Waits { offset, length, ticket } => Change::chunk(offset, length, ticket.wait()?),
             });
         }
-        self.publish(turn.cell(), &captured, changes, kept_from)
+        if changes.is_empty() && kept_from.is_some() {
+            // All of it was kept.
+            return Ok(());
+        }
+        let freed = self.publish(turn.cell(), &captured, changes, kept_from)?;
+        manner.freed.fetch_add(freed, Ordering::Relaxed);
+        Ok(())
     }
 
-    fn publish(&self, cell: &Cell, captured: &Captured, changes: Vec<Change>, kept_from: Option<u64>) -> Result<()> {
+    /// Brings changes into the trees, and forgets what was captured for them; returns how much less is dirty.
+    fn publish(&self, cell: &Cell, captured: &Captured, changes: Vec<Change>, kept_from: Option<u64>) -> Result<u64> {
         let mut state = cell.lock();
+        let before = state.dirty_bytes();
         let mut meta = self.meta.write();
         let Meta { tree, frozen, .. } = &mut *meta;
         let frozen = frozen.as_mut().filter(|frozen| captured.generation <= frozen.generation);
@@ -409,7 +442,7 @@ impl Volume {
             note_unjournaled(&mut state, captured.generation, changes);
         }
         self.settle_budget(cell, &state, 0);
-        Ok(())
+        Ok(before.saturating_sub(state.dirty_bytes()))
     }
 }
 
