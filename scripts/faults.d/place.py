@@ -216,11 +216,12 @@ class Mount:
     def end(self):
         """Unmounts. What went wrong, or None: then everything has to be durable."""
         result = self.place.vellum("umount", self.place.mountpoint)
-        if result.returncode != 0:
+        # A mount that was dead already is taken away, and said to be dead.
+        was_gone = "was gone" in result.stdout
+        if (result.returncode != 0) != was_gone:
             self.kill()
             return f"vellum umount: exit code {result.returncode}: {result.stdout.strip()}"
-        # A mount that was dead already is taken away, and said to be dead.
-        self.told_durable = "was gone" not in result.stdout
+        self.told_durable = not was_gone
         try:
             code = self.process.wait(ANSWER_SECONDS_MAX)
         except subprocess.TimeoutExpired:

@@ -83,7 +83,8 @@ fn a_dead_process_looks_dead_and_what_was_synced_comes_back() {
     assert_eq!(errno(fs::write(&path, "x")), libc::ENOTCONN);
     assert_eq!(errno(file.write_all(b"x")), libc::ENOTCONN);
     drop(dead);
-    site.run(["umount"], [site.mountpoint()]);
+    let (_, told) = fail(site.vellum().arg("umount").arg(site.mountpoint()));
+    assert!(told.contains("was gone"), "{told}");
     let mounted = site.mount();
     assert_eq!(fs::read_to_string(&path).unwrap(), "synced");
     mounted.umount();

@@ -89,11 +89,10 @@ fn take_away(mountpoint: &Path, lazy: bool) -> Result<()> {
 fn take_away_dead(path: &Path) -> Result<()> {
     // Somebody may still stand in it; there is nothing to wait for.
     take_away(path, true)?;
-    output::note(&format!(
-        "the process that had mounted {} was gone; what was synced is in the journal, and the next mount brings it back",
-        path.display()
-    ));
-    Ok(())
+    Err(Error::refused(
+        format!("the process that had mounted {} was gone, with what was not synced", path.display()),
+        "the mountpoint is free; what was synced is in the journal, and the next mount brings it back",
+    ))
 }
 
 fn not_mounted(path: &Path) -> Error {
