@@ -2,6 +2,7 @@
 
 pub mod checks;
 pub mod daemon;
+pub mod guarded;
 pub mod helper;
 pub mod options;
 pub mod serve;

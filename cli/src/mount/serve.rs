@@ -28,6 +28,7 @@ use vellum_store::{
 };
 
 use super::{
+    guarded::Guarded,
     options::Options,
     unmount::{UnmountError, unmount},
 };
@@ -131,6 +132,7 @@ fn open(context: &Context, job: &Job, listener: &Listener, credential: Credentia
     let Job { source, mountpoint, options, create } = job;
     let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
     let repository = context.open_tuned(&source.path, access, credential, &mut |open| {
+        open.spawner = Arc::new(Guarded);
         if let Some(bytes) = options.cache_bytes {
             open.cache_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         }
