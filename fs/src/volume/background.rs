@@ -19,6 +19,8 @@ use crate::error::Result;
 
 /// Content that has been dirty for this long is flushed.
 const DIRTY_AGE: Duration = Duration::from_secs(3);
+/// Flushes in a row that may fail while writers wait for memory: the cause may go by.
+const FAILURES_BORNE: u32 = 3;
 /// How often the threads look at clocks when nobody wakes them.
 const TICK: Duration = Duration::from_secs(1);
 /// Checkpoints that one change waits for: if they fail, or do not help, it goes on.
@@ -113,6 +115,7 @@ pub(crate) fn start(volume: &Arc<Volume>) -> Result<()> {
 }
 
 fn flush_loop(signals: &Signals, volume: &Weak<Volume>) {
+    let mut failures = 0;
     loop {
         let stop = {
             let mut wishes = signals.wishes.lock();
@@ -133,10 +136,13 @@ fn flush_loop(signals: &Signals, volume: &Weak<Volume>) {
         volume.budget.set_full(flushed.as_ref().err().filter(|error| error.is_no_space()).cloned());
         if let Err(error) = flushed {
             log::warn!("flush of volume {}: {error}", volume.options.name);
-            if pressed && !error.is_no_space() {
-                // Writers wait for this. A checkpoint stores what can be stored, or else poisons the volume and lets them go.
+            failures += 1;
+            if failures >= FAILURES_BORNE && volume.budget.is_awaited() && !error.is_no_space() {
+                // A checkpoint stores what can be stored, or else poisons the volume and lets those who wait go.
                 volume.background.want_checkpoint();
             }
+        } else {
+            failures = 0;
         }
     }
 }

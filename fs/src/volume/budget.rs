@@ -59,6 +59,11 @@ impl Budget {
         self.used() > self.soft || (self.used() > 0 && self.waiters.lock().count > 0)
     }
 
+    /// Whether somebody waits for bytes.
+    pub fn is_awaited(&self) -> bool {
+        self.waiters.lock().count > 0
+    }
+
     /// Whether a reservation of `bytes` would have to wait.
     pub fn would_wait(&self, bytes: u64) -> bool {
         let used = self.used();

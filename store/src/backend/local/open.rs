@@ -62,8 +62,10 @@ struct State {
 #[derive(Debug, Default)]
 pub(super) struct Reserves {
     bodies: Mutex<Vec<Weak<Body>>>,
-    /// How often space was given back; held while that is done.
-    given_up: Mutex<u64>,
+    /// How often space was given back.
+    given_up: AtomicU64,
+    /// Held while that is done: who comes second waits for the first, and finds its room.
+    giving_up: Mutex<()>,
 }
 
 impl Reserves {
@@ -76,7 +78,7 @@ impl Reserves {
     /// Tries again with what reservations held, if there was no space. The caller holds no lock of an object.
     pub(super) fn with_room<T>(&self, mut f: impl FnMut() -> Result<T>) -> Result<T> {
         for _ in 0..ROOM_RETRIES_MAX {
-            let seen = *self.given_up.lock();
+            let seen = self.given_up.load(Ordering::Acquire);
             match f() {
                 Err(Error::NoSpace { .. }) if self.give_up(seen) => {}
                 result => return result,
@@ -88,10 +90,10 @@ impl Reserves {
     /// Cuts all files to what is in them, and room for their trailers. Returns whether space was given back, by this call or by
     /// another since `seen`.
     fn give_up(&self, seen: u64) -> bool {
-        let mut given_up = self.given_up.lock();
+        let _giving_up = self.giving_up.lock();
         let bodies: Vec<_> = self.bodies.lock().iter().filter_map(Weak::upgrade).collect();
-        *given_up += bodies.iter().filter(|body| body.give_up_reserve()).count() as u64;
-        *given_up != seen
+        let gained = bodies.iter().filter(|body| body.give_up_reserve()).count() as u64;
+        self.given_up.fetch_add(gained, Ordering::AcqRel) + gained != seen
     }
 }
 
