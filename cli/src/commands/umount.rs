@@ -28,7 +28,7 @@ pub fn run(_context: &Context, args: &UmountArgs) -> Result<()> {
     };
     let client = match Client::connect(&socket) {
         Ok(client) => client,
-        Err(ConnectError::Gone) => return take_away_dead(path),
+        Err(ConnectError::Gone) => return take_away_mute(path),
         Err(error) => return Err(error.into_error(&socket)),
     };
     match args.lazy {
@@ -92,6 +92,18 @@ fn take_away_dead(path: &Path) -> Result<()> {
     Err(Error::refused(
         format!("the process that had mounted {} was gone, with what was not synced", path.display()),
         "the mountpoint is free; what was synced is in the journal, and the next mount brings it back",
+    ))
+}
+
+/// The mount answers, so its process lives; but its socket is gone, as when the directory of a session is cleared.
+fn take_away_mute(path: &Path) -> Result<()> {
+    take_away(path, true)?;
+    Err(Error::refused(
+        format!(
+            "the process that had mounted {} cannot be asked any more whether everything is durable",
+            path.display()
+        ),
+        "the mountpoint is free, and the process ends by itself once it is; until then a mount of the repository is refused",
     ))
 }
 

@@ -2,8 +2,8 @@
 
 pub mod checks;
 pub mod daemon;
-pub mod guarded;
 pub mod helper;
+pub mod last_words;
 pub mod options;
 pub mod serve;
 pub mod unmount;

@@ -28,7 +28,7 @@ use vellum_store::{
 };
 
 use super::{
-    guarded::Guarded,
+    last_words::end_on_panic,
     options::Options,
     unmount::{UnmountError, unmount},
 };
@@ -78,6 +78,7 @@ pub fn serve(
     credential: Credential,
     ready: &mut dyn FnMut() -> Result<()>,
 ) -> Result<()> {
+    end_on_panic();
     raise_file_limit();
     outlive_length_limit()?;
     let listener = Listener::bind()?;
@@ -132,7 +133,6 @@ fn open(context: &Context, job: &Job, listener: &Listener, credential: Credentia
     let Job { source, mountpoint, options, create } = job;
     let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
     let repository = context.open_tuned(&source.path, access, credential, &mut |open| {
-        open.spawner = Arc::new(Guarded);
         if let Some(bytes) = options.cache_bytes {
             open.cache_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         }

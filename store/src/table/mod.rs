@@ -14,6 +14,7 @@
 //! *Not here*: anything that cannot be rebuilt.
 
 use std::{
+    cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
@@ -58,6 +59,20 @@ impl Stamp {
 pub struct Table {
     dir: PathBuf,
     keyring: Arc<Keyring>,
+}
+
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Names of the threads that sled starts.
+const SLED_THREADS: [&str; 2] = ["sled-io-", "log flusher"];
+
+/// Whether a panic of the calling thread does no harm: it happens in a table that can be lost, and is caught or ends a thread of sled. For
+/// a program that ends with any other panic.
+pub fn is_guarded() -> bool {
+    let of_sled = |name: &str| SLED_THREADS.iter().any(|prefix| name.starts_with(prefix));
+    GUARDED.get() || std::thread::current().name().is_some_and(of_sled)
 }
 
 impl Table {
@@ -117,8 +132,10 @@ impl Table {
 
     /// Runs sled, whose bugs show as panics.
     fn guarded<R>(&self, f: impl FnOnce() -> Result<R>) -> Result<R> {
-        catch_unwind(AssertUnwindSafe(f))
-            .unwrap_or_else(|_| Err(Error::corrupt(format!("table {}", self.dir.display()), "sled panicked")))
+        let before = GUARDED.replace(true);
+        let done = catch_unwind(AssertUnwindSafe(f));
+        GUARDED.set(before);
+        done.unwrap_or_else(|_| Err(Error::corrupt(format!("table {}", self.dir.display()), "sled panicked")))
     }
 
     /// Drops the table, unless another process is using it.
@@ -143,6 +160,19 @@ mod tests {
     fn table(dir: &Path, key: u8) -> Table {
         let repository = RepositoryId([1; 16]);
         Table::new(dir, repository, Arc::new(Keyring::new(&MasterKey::from_bytes(&[key; 32]), repository, 0)))
+    }
+
+    #[test]
+    fn a_panic_of_sled_is_known_to_do_no_harm() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = table(dir.path(), 1);
+        assert!(!is_guarded());
+        let refused = table.guarded(|| -> Result<()> {
+            assert!(is_guarded());
+            panic!("as sled does")
+        });
+        assert!(refused.unwrap_err().to_string().contains("sled panicked"));
+        assert!(!is_guarded());
     }
 
     fn rows() -> Vec<Row> {
