@@ -301,6 +301,42 @@ fn without_relatime_no_read_moves_an_access_time() {
     assert_eq!(then(&volume, 500_000, Ino::ROOT, || ()), volume.get_attr(Ino::ROOT).expect("it is there").btime.sec);
 }
 
+/// A head can be published and then not be remembered by this machine, whose disk is another one: the checkpoint fails, and is tried
+/// again. However often, what the journal holds must follow a head that recovery looks at.
+#[test]
+fn heads_that_cannot_be_remembered_cost_nothing_that_was_synced() {
+    let disk = rig::new_disk();
+    let faults = FaultDisk::new(Arc::new(disk.clone()));
+    let shared: Arc<dyn Disk> = Arc::new(faults.clone());
+    let volume = rig::open(&shared, &Settings::default()).expect("the volume opens").0;
+    volume.checkpoint().expect("the disk is well");
+    let keep = |name: &str| {
+        let (_, handle) = create(&volume, Ino::ROOT, name);
+        volume.write(handle, 0, b"kept").expect("there is room");
+        volume.fsync(handle).expect("the disk is well");
+    };
+    for round in 0..5 {
+        keep(&format!("before {round}"));
+        // What was not remembered the last time is remembered first, and that succeeds.
+        faults.add(Rule::once(Op::Remove, Fault::NoSpace).at("/state").after(u64::from(round > 0)));
+        assert!(volume.checkpoint().expect_err("it cannot be remembered").is_no_space());
+        faults.heal();
+        keep(&format!("after {round}"));
+        for image in [disk.crash(), disk.kill()] {
+            let image: Arc<dyn Disk> = Arc::new(image);
+            let (again, summary) = rig::open(&image, &Settings::default()).expect("no repair is needed");
+            assert!(summary.damage.is_none(), "after round {round}: {:?}", summary.damage);
+            for name in (0..=round).flat_map(|kept| [format!("before {kept}"), format!("after {kept}")]) {
+                let ino = again.lookup(Ino::ROOT, name.as_bytes()).expect("its name was synced").attr.ino;
+                assert_eq!(vellum_tests::dump::read_file(&again, ino).expect("it is read"), b"kept");
+            }
+            again.close().expect("the disk is well");
+        }
+    }
+    volume.checkpoint().expect("the disk is well again");
+    volume.close().expect("the disk is well");
+}
+
 /// `close` and `fsync` are where a program learns that what it wrote did not reach the store; each failure is told once, and what
 /// was accepted is not lost by being told.
 #[test]

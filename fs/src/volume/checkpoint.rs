@@ -73,6 +73,13 @@ struct Stored {
     snapshot: Option<SnapshotRecord>,
 }
 
+/// A head that is durable although its checkpoint failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Published {
+    head: HeadHash,
+    journal_commit: u64,
+}
+
 impl Volume {
     /// Makes the present state durable, unless nothing changed since the last checkpoint.
     pub fn checkpoint(&self) -> Result<()> {
@@ -92,6 +99,14 @@ impl Volume {
 
     /// A checkpoint whose root enters the list of snapshots. The caller holds the checkpoint turn.
     pub(crate) fn run_checkpoint(&self, snapshot: Option<SnapshotRecord>) -> Result<Option<SnapshotRecord>> {
+        if let Err(error) = self.settle_published() {
+            self.troubles.note(Work::Checkpoint, &Err::<(), _>(error.clone()));
+            if !error.is_no_space() {
+                self.poison(&error);
+            }
+            return Err(error);
+        }
+        let before = self.handle.newest();
         let freeze = self.freeze();
         let done = self.store_frozen(&freeze, snapshot);
         self.troubles.note(Work::Checkpoint, &done);
@@ -103,6 +118,9 @@ impl Volume {
                 Ok(snapshot)
             }
             Err(error) => {
+                if let Some((_, head)) = self.handle.newest().filter(|newest| Some(*newest) != before) {
+                    *self.published.lock() = Some(Published { head, journal_commit: freeze.journal_commit });
+                }
                 self.undo_freeze(&freeze);
                 // A full disk lost nothing, and space can come back.
                 if !error.is_no_space() {
@@ -111,6 +129,20 @@ impl Volume {
                 Err(error)
             }
         }
+    }
+
+    /// Has the journal follow the head of a checkpoint that failed after it was published. Recovery takes commits that follow the newest
+    /// head or the one before it: a further head may be published only after this.
+    fn settle_published(&self) -> Result<()> {
+        let mut published = self.published.lock();
+        let Some(Published { head, journal_commit }) = *published else { return Ok(()) };
+        // P5: space that the journal needs for a rollback to be noticed is used again only once the head is remembered.
+        self.repository.remember_newest(&self.handle)?;
+        if let Some(journal) = &self.journal {
+            journal.store().trim(journal_commit, head)?;
+        }
+        *published = None;
+        Ok(())
     }
 
     fn newest_heads(&self) -> Vec<(u64, HeadHash)> {

@@ -165,6 +165,8 @@ pub struct Volume {
     /// Newest commit of a journal that is damaged and not open: what heads cover where there is no journal.
     pub(crate) journal_floor: u64,
     pub(crate) checkpoint_turn: Mutex<()>,
+    /// A head that was published, but could not be remembered by this machine; see `settle_published`.
+    pub(crate) published: Mutex<Option<checkpoint::Published>>,
     /// Held by copies of references between files.
     pub(crate) sharing: RwLock<()>,
     pub(crate) snapdir: snapdir::Views,

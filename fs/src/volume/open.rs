@@ -130,6 +130,7 @@ impl Volume {
             journal: None,
             journal_floor: 0,
             checkpoint_turn: Mutex::new(()),
+            published: Mutex::new(None),
             sharing: Default::default(),
             snapdir: views,
             background: Default::default(),
