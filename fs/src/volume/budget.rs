@@ -56,7 +56,7 @@ impl Budget {
     /// Whether flushing should run because of memory: the soft limit is passed, or a write that is large for this budget waits
     /// below it.
     pub fn is_pressed(&self) -> bool {
-        self.used() > self.soft || (self.used() > 0 && self.waiters.lock().count > 0)
+        self.used() > self.soft || (self.used() > 0 && self.is_awaited())
     }
 
     /// Whether somebody waits for bytes.
