@@ -301,14 +301,20 @@ fn without_relatime_no_read_moves_an_access_time() {
     assert_eq!(then(&volume, 500_000, Ino::ROOT, || ()), volume.get_attr(Ino::ROOT).expect("it is there").btime.sec);
 }
 
-/// A head can be published and then not be remembered by this machine, whose disk is another one: the checkpoint fails, and is tried
-/// again. However often, what the journal holds must follow a head that recovery looks at.
-#[test]
-fn heads_that_cannot_be_remembered_cost_nothing_that_was_synced() {
+/// A volume on a disk that can be told to fail, with the disk below.
+fn open_faulty() -> (MemoryDisk, FaultDisk, Arc<Volume>) {
     let disk = rig::new_disk();
     let faults = FaultDisk::new(Arc::new(disk.clone()));
     let shared: Arc<dyn Disk> = Arc::new(faults.clone());
     let volume = rig::open(&shared, &Settings::default()).expect("the volume opens").0;
+    (disk, faults, volume)
+}
+
+/// A head can be published and then not be remembered by this machine, whose disk is another one: the checkpoint fails, and is tried
+/// again. However often, what the journal holds must follow a head that recovery looks at.
+#[test]
+fn heads_that_cannot_be_remembered_cost_nothing_that_was_synced() {
+    let (disk, faults, volume) = open_faulty();
     volume.checkpoint().expect("the disk is well");
     let keep = |name: &str| {
         let (_, handle) = create(&volume, Ino::ROOT, name);
@@ -341,10 +347,7 @@ fn heads_that_cannot_be_remembered_cost_nothing_that_was_synced() {
 /// was accepted is not lost by being told.
 #[test]
 fn a_failed_write_back_is_told_once_by_close_or_fsync_and_loses_nothing() {
-    let disk = rig::new_disk();
-    let faults = FaultDisk::new(Arc::new(disk.clone()));
-    let shared: Arc<dyn Disk> = Arc::new(faults.clone());
-    let volume = rig::open(&shared, &Settings::default()).expect("the volume opens").0;
+    let (disk, faults, volume) = open_faulty();
     let (ino, handle) = create(&volume, Ino::ROOT, "file");
     let (_, other) = create(&volume, Ino::ROOT, "other");
     let fill = |byte: u8| {
