@@ -208,7 +208,7 @@ fn control_seeds() -> Vec<Vec<u8>> {
     };
     let report = crate::error::Report { exit: Exit::NotFound, message: "no".into(), hint: Some("look".into()) };
     let status = serde_json::to_value(status).expect("every report has a form in JSON");
-    let answers = [Answer::Waiting, Answer::Done(status), Answer::Failed(report)];
+    let answers = [Answer::Waiting, Answer::Busy, Answer::Done(status), Answer::Failed(report)];
     let line = |value: &dyn Fn(&mut Vec<u8>) -> std::io::Result<()>| {
         let mut line = Vec::new();
         value(&mut line).expect("memory takes everything");

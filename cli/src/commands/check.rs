@@ -55,7 +55,7 @@ fn tell(progress: &Progress, answer: Answer) {
         Answer::Found(damage) => {
             progress.line(&escaped(format!("damaged: {}: {}", damage.object, damage.what).as_bytes()));
         }
-        Answer::Waiting | Answer::Done(_) | Answer::Failed(_) => {}
+        Answer::Waiting | Answer::Busy | Answer::Done(_) | Answer::Failed(_) => {}
     }
 }
 

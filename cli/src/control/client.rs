@@ -3,7 +3,9 @@
 use std::{
     io::{self, BufReader},
     os::unix::net::UnixStream,
-    path::Path,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use serde::de::DeserializeOwned;
@@ -14,10 +16,15 @@ use crate::{
     reports::StatusReport,
 };
 
+/// How often, and how long apart, a process that is busy is asked again: 5 s in all.
+const BUSY_RETRIES: u32 = 50;
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
 /// A connection to the process of a mount.
 #[derive(Debug)]
 pub struct Client {
     stream: BufReader<UnixStream>,
+    socket: PathBuf,
 }
 
 /// Why no connection came about.
@@ -53,7 +60,7 @@ impl Client {
     /// Connects to a socket.
     pub fn connect(socket: &Path) -> Result<Self, ConnectError> {
         match UnixStream::connect(socket) {
-            Ok(stream) => Ok(Self { stream: BufReader::new(stream) }),
+            Ok(stream) => Ok(Self { stream: BufReader::new(stream), socket: socket.to_path_buf() }),
             Err(error) => Err(match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ConnectError::Gone,
                 io::ErrorKind::PermissionDenied => ConnectError::Forbidden,
@@ -64,7 +71,11 @@ impl Client {
 
     /// Sends a request.
     pub fn send(&mut self, request: &Request) -> Result<()> {
-        write_line(self.stream.get_mut(), request).map_err(|error| Error::io("ask the process of the mount", error))
+        match write_line(self.stream.get_mut(), request) {
+            // What it said before it ended the connection can still be read.
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
+            written => written.map_err(|error| Error::io("ask the process of the mount", error)),
+        }
     }
 
     /// The next line of the answer.
@@ -86,11 +97,24 @@ impl Client {
         let _ = io::copy(&mut self.stream, &mut io::sink());
     }
 
-    /// Asks, and gives the result; `between` is told what comes before it.
+    /// Asks, and gives the result; `between` is told what comes before it. A process that is busy is asked again for a while.
     pub fn ask<T: DeserializeOwned>(&mut self, request: &Request, between: &mut dyn FnMut(Answer)) -> Result<T> {
+        let mut retries = BUSY_RETRIES;
         self.send(request)?;
         loop {
             match self.next()? {
+                Answer::Busy if retries > 0 => {
+                    retries -= 1;
+                    thread::park_timeout(BUSY_PAUSE);
+                    *self = Self::connect(&self.socket).map_err(|error| error.into_error(&self.socket))?;
+                    self.send(request)?;
+                }
+                Answer::Busy => {
+                    return Err(Error::refused(
+                        "the process of the mount holds as many conversations as it can hold",
+                        "try again when other commands that ask it have ended; `ulimit -n` limits how many files it may have open",
+                    ));
+                }
                 Answer::Done(value) => {
                     let malformed = |error: serde_json::Error| {
                         Error::io("understand the answer of the mount's process", io::Error::other(error))

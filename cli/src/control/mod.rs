@@ -83,6 +83,8 @@ pub enum Answer {
     Found(DamageReport),
     /// [`Request::UmountWait`] was understood; more follows.
     Waiting,
+    /// No conversation can be held now; the connection ends without a look at what was asked.
+    Busy,
     /// The result; ends the answer.
     Done(serde_json::Value),
     /// What failed; ends the answer.

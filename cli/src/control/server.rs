@@ -163,7 +163,9 @@ impl Spare {
     /// Turns the first connection of the queue away.
     fn turn_away(&mut self, listener: &UnixListener) {
         self.0 = None;
-        drop(listener.accept());
+        if let Ok((stream, _)) = listener.accept() {
+            tell_busy(&stream);
+        }
         *self = Self::new();
         if self.0.is_none() {
             // Somebody else was faster. Nothing wakes this thread when there are descriptors again.
@@ -186,7 +188,11 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
             }
         };
         failing = false;
-        if !is_allowed(&stream) || shared.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
+        if !is_allowed(&stream) {
+            continue;
+        }
+        if shared.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
+            tell_busy(&stream);
             continue;
         }
         shared.connections.fetch_add(1, Ordering::Relaxed);
@@ -206,6 +212,13 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
             log::warn!("cannot answer a control connection: {error}");
         }
     }
+}
+
+/// Sends somebody away, who may come again. The line is in his queue before the connection ends, so he reads it first; it says nothing
+/// that only the owner may know.
+fn tell_busy(mut stream: &UnixStream) {
+    // Who went away does not want to know.
+    let _ = write_line(&mut stream, &Answer::Busy);
 }
 
 /// Whether the peer is the owner of this process, or root.
