@@ -235,6 +235,93 @@ fn a_full_disk_with_ext4_loses_nothing_that_was_accepted() {
     survives_a_full_disk(&site);
 }
 
+/// Somebody else fills the disk to its last byte: what deletes, frees or ends goes on, since space was set aside for it.
+fn goes_on_when_others_fill_the_disk(disk: &Disk) {
+    let site = Site::with_repository_in(&disk.path).unwrap();
+    const FULL: &[&str] = &["is full", "no space"];
+    let fill = || {
+        let path = disk.path.join("of somebody else");
+        let mut filler = File::options().create(true).append(true).open(&path).unwrap();
+        let mut buffer = vec![7; 1 << 20];
+        while !buffer.is_empty() {
+            if let Err(error) = filler.write_all(&buffer) {
+                assert!(is_full(&error), "{error}");
+                buffer.truncate(buffer.len() / 2);
+            }
+        }
+        path
+    };
+    let reserve = || fs::metadata(site.repository().join("reserve")).map_or(0, |found| found.len());
+    let mounted = site.mount();
+    let mut kept = BTreeMap::new();
+    for number in 0..30 {
+        let path = mounted.path(format!("file-{number}"));
+        fs::write(&path, noise(number, 600_000)).unwrap();
+        kept.insert(path, blake3::hash(&noise(number, 600_000)));
+    }
+    fs::create_dir(mounted.snapshot("s")).unwrap();
+    fs::write(mounted.path("later"), noise(99, 200_000)).unwrap();
+    kept.insert(mounted.path("later"), blake3::hash(&noise(99, 200_000)));
+    let whole = reserve();
+    assert!((10 << 20..=12 << 20).contains(&whole), "an eighth is set aside: {whole}");
+    fill();
+    // The mount asks for the space once a second; what it takes before that fits what is set aside.
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match fs::write(mounted.path("refused"), noise(98, 4096)) {
+            Ok(()) => assert!(Instant::now() < deadline, "writes to a full disk are taken"),
+            Err(refused) => break assert!(is_full(&refused), "{refused}"),
+        }
+    }
+    // Perhaps there is only its name, perhaps not even that.
+    drop(fs::remove_file(mounted.path("refused")));
+    fs::remove_dir(mounted.snapshot("s")).unwrap();
+    for number in (0..30).filter(|number| number % 3 > 0) {
+        let path = mounted.path(format!("file-{number}"));
+        fs::remove_file(&path).unwrap();
+        kept.remove(&path);
+    }
+    File::open(mounted.path("")).unwrap().sync_all().unwrap();
+    let freed = site.run(["gc", "--json"], [mounted.path("")]);
+    let freed: serde_json::Value = serde_json::from_str(&freed).unwrap();
+    assert!(freed["deleted_bytes"].as_u64().unwrap() > 5_000_000, "{freed}");
+    check(&kept, "after a gc");
+    let filler = fill();
+    fs::remove_file(mounted.path("file-0")).unwrap();
+    kept.remove(&mounted.path("file-0"));
+    mounted.umount_despite(FULL);
+    let mounted = site.mount();
+    fill();
+    fs::remove_file(mounted.path("file-3")).unwrap();
+    kept.remove(&mounted.path("file-3"));
+    File::open(mounted.path("")).unwrap().sync_all().unwrap();
+    mounted.kill_only_despite(FULL).take_away();
+    let mounted = site.mount();
+    check(&kept, "after a kill");
+    assert!(!mounted.path("file-0").exists() && !mounted.path("file-3").exists());
+    mounted.umount_despite(FULL);
+    fs::remove_file(filler).unwrap();
+    let mounted = site.mount();
+    assert_eq!(reserve(), whole, "it is set aside again");
+    fs::write(mounted.path("new"), noise(97, 1 << 20)).unwrap();
+    check(&kept, "at the end");
+    mounted.umount_despite(FULL);
+    site.run(["check", "--read-data"], [site.repository()]);
+}
+
+#[test]
+fn on_a_disk_in_memory_that_others_filled_deletes_gc_and_unmounting_work() {
+    let Some(place) = Site::new() else { return };
+    goes_on_when_others_fill_the_disk(&Disk::in_memory(place.path("disk"), 96 << 20));
+}
+
+#[test]
+fn on_ext4_that_others_filled_deletes_gc_and_unmounting_work() {
+    let Some(place) = Site::new() else { return };
+    let Some(disk) = Disk::in_file(place.path("disk"), 96 << 20) else { return };
+    goes_on_when_others_fill_the_disk(&disk);
+}
+
 #[test]
 fn a_full_disk_is_named_by_the_program() {
     let Some(site) = Site::new() else { return };

@@ -129,6 +129,7 @@ fn flush_loop(signals: &Signals, volume: &Weak<Volume>) {
         let Some(volume) = volume.upgrade().filter(|_| !stop) else {
             return;
         };
+        volume.space.forget();
         let pressed = volume.budget.is_pressed();
         let older_than = if pressed { Duration::ZERO } else { DIRTY_AGE };
         let flushed = volume.flush_old(older_than, pressed);

@@ -1,10 +1,11 @@
 //! Answers early whether a write can still be kept: an accepted write must not fail later for want of space (P6).
 //!
 //! The gauge asks the backend how much is free now and then, and counts what was accepted since; it assumes that nothing
-//! deduplicates or compresses. What it holds back covers the metadata of a checkpoint and the journal's last commits.
+//! deduplicates or compresses. What the repository sets aside for a full disk, so that a checkpoint of what was accepted, deletions and
+//! gc still succeed, is not free; as far as it could not be set aside, it is held back here.
 //!
 //! *Threads*: any; one atomic on the hot path.
-//! *Bounds*: asks the system about once per [`REFRESH_BYTES`] accepted, and more often as the disk fills.
+//! *Bounds*: asks the system about once per [`REFRESH_BYTES`] accepted and once a second, and more often as the disk fills.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -14,10 +15,6 @@ use crate::error::{Error, Result};
 
 /// Accepted bytes after which the system is asked again.
 const REFRESH_BYTES: i64 = 16 << 20;
-/// Bytes held back, so that a checkpoint of what was accepted, and deletions, still succeed on a full disk.
-const RESERVE_BYTES: i64 = 24 << 20;
-/// On a small disk this part is held back instead.
-const SMALL_DISK_PART: u64 = 8;
 /// Seals, trailers, index entries and padding add at most this part to what was accepted.
 const OVERHEAD_PART: u64 = 8;
 /// What one change of names may cost before it is compressed and shared with others.
@@ -40,14 +37,17 @@ impl SpaceGauge {
         Ok(())
     }
 
+    /// Has the next change ask the system: others fill the disk as well.
+    pub fn forget(&self) {
+        self.until_refresh.store(0, Ordering::Relaxed);
+    }
+
     /// Bytes that would be accepted if nothing deduplicated or compressed; asks the system. Negative in what is held back.
     pub fn measure(repository: &Repository, pending: u64) -> Result<i64> {
         let space = repository.space()?;
-        let small_disk = (space.total_bytes / SMALL_DISK_PART) as i64;
-        let free = i64::try_from(space.free_bytes).unwrap_or(i64::MAX);
-        let reserve = RESERVE_BYTES.min(small_disk);
-        let pending = i64::try_from(pending.saturating_add(pending / OVERHEAD_PART)).unwrap_or(i64::MAX);
-        Ok(free.saturating_sub(reserve).saturating_sub(pending))
+        let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let pending = pending.saturating_add(pending / OVERHEAD_PART);
+        Ok(signed(space.free_bytes).saturating_sub(signed(space.unreserved_bytes)).saturating_sub(signed(pending)))
     }
 
     /// Accepts `bytes`, or answers [`Error::NoSpace`]. `pending` tells the bytes that were accepted but not yet written.

@@ -38,8 +38,10 @@ use crate::{
 };
 
 mod open;
+mod reserve;
 
 use open::{LocalOpen, Reserves};
+use reserve::RESERVE;
 
 /// Descriptors kept for ranged reads.
 pub const OPEN_FILES_MAX: usize = 64;
@@ -54,8 +56,8 @@ const UNASKED_BYTES_MAX: usize = 1 << 20;
 /// such links more often than anybody can wait for.
 const DIRS_DEEP_MAX: usize = 2;
 
-/// Directories of a repository that hold no stored objects.
-const NOT_LISTED: [&str; 4] = ["tmp", "packs/open", "locks", "journal"];
+/// What holds no stored objects in a repository.
+const NOT_LISTED: [&str; 5] = ["tmp", "packs/open", "locks", "journal", RESERVE];
 
 /// Where damaged objects are kept.
 const ASIDE: &str = "damaged";
@@ -79,6 +81,8 @@ struct Shared {
     /// Directories of which a sync failed, with its error.
     failed_dirs: Mutex<HashMap<String, Error>>,
     reserves: Reserves,
+    /// Whether it was told that the reserve is used.
+    reserve_in_use: AtomicBool,
 }
 
 impl LocalBackend {
@@ -90,6 +94,7 @@ impl LocalBackend {
             durable_dirs: Mutex::default(),
             failed_dirs: Mutex::default(),
             reserves: Reserves::default(),
+            reserve_in_use: AtomicBool::new(false),
         });
         Self { shared, read_only, swept: AtomicBool::new(false), open_files: Mutex::default() }
     }
@@ -148,13 +153,13 @@ impl LocalBackend {
 
     fn put_once(&self, name: &ObjectName, bytes: &[u8], replace: bool) -> Result<Option<Put>> {
         let dir = parent(name.as_str());
-        self.shared.reserves.with_room(|| self.shared.ensure_dir(dir))?;
+        self.shared.ensure_dir(dir)?;
         let target = self.shared.path(name.as_str());
         if !replace && self.shared.metadata(&target)?.is_some() {
             self.shared.sync_dir(dir)?;
             return Ok(Some(Put::Exists));
         }
-        let temporary = self.shared.reserves.with_room(|| self.write_temporary(bytes))?;
+        let temporary = self.write_temporary(bytes)?;
         let disk = &self.shared.disk;
         let renamed = if replace { disk.rename(&temporary, &target) } else { disk.rename_new(&temporary, &target) };
         let put = match renamed {
@@ -177,7 +182,7 @@ impl LocalBackend {
     fn put(&self, name: &ObjectName, bytes: &[u8], replace: bool) -> Result<Put> {
         self.begin_write()?;
         for _ in 0..SWEPT_RETRIES_MAX {
-            if let Some(put) = self.put_once(name, bytes, replace)? {
+            if let Some(put) = self.shared.with_room(|| self.put_once(name, bytes, replace))? {
                 return Ok(put);
             }
         }
@@ -316,7 +321,7 @@ impl Backend for LocalBackend {
 
     fn set_aside(&self, name: &ObjectName) -> Result<bool> {
         self.begin_write()?;
-        self.shared.ensure_dir(ASIDE)?;
+        self.shared.with_room(|| self.shared.ensure_dir(ASIDE))?;
         let from = self.shared.path(name.as_str());
         for count in 1..=ASIDE_MAX {
             let aside = if count == 1 { name.aside() } else { name.aside_again(count) };
@@ -338,7 +343,9 @@ impl Backend for LocalBackend {
     fn create_open(&self, size_hint: u64) -> Result<Box<dyn OpenObject>> {
         self.begin_write()?;
         let create = || LocalOpen::create(self.shared.clone(), size_hint);
-        Ok(Box::new(self.shared.reserves.with_room(create)?))
+        // A large reservation is a convenience: the caller goes on with a smaller one.
+        let use_reserve = size_hint == 0;
+        Ok(Box::new(self.shared.with_room_or_reserve(use_reserve, create)?))
     }
 
     fn list_open(&self) -> Result<Vec<OpenName>> {
@@ -368,7 +375,27 @@ impl Backend for LocalBackend {
 
     fn space(&self) -> Result<Space> {
         let root = &self.shared.root;
-        self.shared.disk.space(root).map_err(|e| self.shared.error("ask for the free space of", root, e))
+        let told = self.shared.disk.space(root).and_then(|space| Ok((space, self.shared.reserve_held()?)));
+        let (space, held) = told.map_err(|e| self.shared.error("ask for the free space of", root, e))?;
+        Ok(Space {
+            free_bytes: space.free_bytes,
+            total_bytes: space.total_bytes,
+            reserve_bytes: held,
+            unreserved_bytes: reserve::wanted(space.total_bytes).saturating_sub(held),
+        })
+    }
+
+    fn hold_reserve(&self) {
+        if !self.read_only
+            && let Err(e) = self.shared.hold_reserve()
+        {
+            // It is held back without it; but others can fill the disk to its end.
+            log::debug!("no space can be set aside on the disk of {}: {e}", self.shared.root.display());
+        }
+    }
+
+    fn make_room(&self) -> bool {
+        !self.read_only && self.shared.make_room(self.shared.reserves.seen(), true)
     }
 }
 

@@ -150,7 +150,7 @@ impl Backend for MemoryBackend {
     }
 
     fn space(&self) -> Result<Space> {
-        Ok(Space { free_bytes: u64::MAX, total_bytes: u64::MAX, free_inodes: u64::MAX })
+        Ok(Space { free_bytes: u64::MAX, total_bytes: u64::MAX, reserve_bytes: 0, unreserved_bytes: 0 })
     }
 }
 

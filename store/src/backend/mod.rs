@@ -28,7 +28,6 @@ pub mod conformance;
 pub mod local;
 pub mod memory;
 
-pub use crate::disk::Space;
 pub use local::LocalBackend;
 pub use memory::MemoryBackend;
 
@@ -89,6 +88,29 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Space for further objects.
     fn space(&self) -> Result<Space>;
+
+    /// Sets space aside for the day the disk is full, as far as there is some and the storage can do that; what is stored then takes it when
+    /// there is no other.
+    fn hold_reserve(&self) {}
+
+    /// Makes room on the storage for something that is not stored here, where no space was found: gives up what is reserved and not
+    /// filled, then a part of what is set aside. Returns whether there is more room than before.
+    fn make_room(&self) -> bool {
+        false
+    }
+}
+
+/// Space for the objects of a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that can still be filled.
+    pub free_bytes: u64,
+    /// Bytes altogether.
+    pub total_bytes: u64,
+    /// Bytes that are set aside for the day the disk is full; not among the free ones.
+    pub reserve_bytes: u64,
+    /// Bytes that are to be set aside and are not.
+    pub unreserved_bytes: u64,
 }
 
 /// One object that is being filled: invisible to [`Backend::list`] until it is published.

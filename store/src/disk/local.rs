@@ -107,7 +107,10 @@ impl Disk for LocalDisk {
 
     fn metadata(&self, path: &Path) -> io::Result<Option<FileInfo>> {
         match fs::metadata(path) {
-            Ok(info) => Ok(Some(FileInfo { len: info.len(), is_dir: info.is_dir() })),
+            Ok(info) => {
+                let occupied_bytes = system::occupied_bytes(&info);
+                Ok(Some(FileInfo { len: info.len(), occupied_bytes, is_dir: info.is_dir() }))
+            }
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
             Err(e) => Err(e),
         }
@@ -279,7 +282,7 @@ mod tests {
         assert_eq!(LocalDisk.create_new(&file).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(LocalDisk.metadata(&missing).unwrap(), None);
         assert_eq!(LocalDisk.metadata(&file.join("below")).unwrap(), None);
-        assert_eq!(LocalDisk.metadata(&file).unwrap(), Some(FileInfo { len: 0, is_dir: false }));
+        assert_eq!(LocalDisk.metadata(&file).unwrap(), Some(FileInfo { len: 0, occupied_bytes: 0, is_dir: false }));
         assert!(LocalDisk.create_dir(&file).is_err());
         LocalDisk.create_dir(dir.path()).unwrap();
         LocalDisk.sync_dir(dir.path()).unwrap();

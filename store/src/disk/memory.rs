@@ -483,8 +483,9 @@ impl Disk for MemoryDisk {
         let state = self.state.lock();
         match state.entry(path) {
             Ok(Some(entry)) => {
-                let len = state.files.get(&entry.node).map_or(0, |file| file.seen.len());
-                Ok(Some(FileInfo { len, is_dir: entry.is_dir }))
+                let (len, occupied_bytes) =
+                    state.files.get(&entry.node).map_or((0, 0), |file| (file.seen.len(), file.charged));
+                Ok(Some(FileInfo { len, occupied_bytes, is_dir: entry.is_dir }))
             }
             Ok(None) => Ok(None),
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),

@@ -149,6 +149,8 @@ pub enum EntryKind {
 pub struct FileInfo {
     /// Length in bytes; of no meaning for a directory.
     pub len: u64,
+    /// Bytes that it takes on the disk, without its holes; of no meaning for a directory.
+    pub occupied_bytes: u64,
     /// Whether it is a directory.
     pub is_dir: bool,
 }

@@ -113,6 +113,7 @@ impl Repository {
             log::warn!("leftovers of earlier commits stay: {error}");
         }
         drop(turn);
+        self.backend.hold_reserve();
         self.merge_in_background();
         Ok(committed)
     }
@@ -125,7 +126,11 @@ impl Repository {
 
     fn remember(&self, volume: &VolumeHandle, remembered: Remembered) -> Result<()> {
         let states = StateDirectory::new(&*self.disk, &self.state_dir, &self.keyring);
-        let stored = states.store(volume.name(), &remembered);
+        let stored = match states.store(volume.name(), &remembered) {
+            // It may be the disk of the repository.
+            Err(Error::NoSpace { .. }) if self.backend.make_room() => states.store(volume.name(), &remembered),
+            stored => stored,
+        };
         volume.set_unremembered(stored.is_err().then_some(remembered));
         stored
     }

@@ -234,8 +234,9 @@ impl Gc<'_> {
         }
         let mut order: Vec<PackId> = worth.into_iter().collect();
         order.sort_by_key(|pack| (uses[pack].live_bytes * 1000 / length(pack).max(1), *pack));
-        // What is moved is there twice until the old packs go.
-        let room = self.repository.backend.space()?.free_bytes / 2;
+        // What is moved is there twice until the old packs go; a quarter is left to the checkpoints of the run.
+        let space = self.repository.backend.space()?;
+        let room = space.free_bytes.saturating_add(space.reserve_bytes) / 4 * 3;
         let movable = match wanted {
             Some(_) => room,
             None => room.min((bytes / MOVED_PART).max(u64::from(self.repository.config.pack_bytes))),
@@ -244,7 +245,7 @@ impl Gc<'_> {
         for pack in order {
             let is_small = length(&pack) < small;
             if moved + uses[&pack].live_bytes > movable {
-                break;
+                continue;
             }
             if wanted.is_some_and(|wanted| left <= wanted) && !is_small {
                 continue;
@@ -348,6 +349,7 @@ impl Gc<'_> {
             repository.backend.delete(&ObjectName::pack(&pack))?;
             plan.summary.deleted_bytes += self.stored[&pack];
         }
+        repository.backend.hold_reserve();
         self.delete_unnamed_segments()
     }
 

@@ -160,6 +160,12 @@ impl Repository {
         self.backend.space()
     }
 
+    /// Makes room on the disk for something that is not stored in the repository, where no space was found: what packs have reserved
+    /// and not filled, then a part of what is set aside for a full disk. Returns whether there is more room than before.
+    pub fn make_room(&self) -> bool {
+        self.backend.make_room()
+    }
+
     /// What was noticed and mended, or could not be, at open: for people.
     pub fn notes(&self) -> &[String] {
         &self.notes

@@ -73,7 +73,9 @@ impl Repository {
             true => (Some(share_reader_lock(&options)?), None),
             false => {
                 prepare_writing(&*backend, &unlocked, &options, &mut notes)?;
-                (None, Some(share_writer_lock(&options)?))
+                let writers = share_writer_lock(&options)?;
+                backend.hold_reserve();
+                (None, Some(writers))
             }
         };
         let Unlocked { config, master, keyring, .. } = unlocked;

@@ -187,7 +187,7 @@ impl Volume {
     pub fn statistics(&self) -> Result<VolumeStatistics> {
         let space = self.repository.space()?;
         let accepted = self.accepted_bytes();
-        let free_bytes = space.free_bytes.saturating_sub(accepted);
+        let free_bytes = space.free_bytes.saturating_add(space.reserve_bytes).saturating_sub(accepted);
         let writable_bytes = match self.check_healthy() {
             Ok(()) => SpaceGauge::measure(&self.repository, accepted)?.max(0) as u64,
             Err(_) => 0,

@@ -26,8 +26,8 @@ const RESERVE_KEPT: u64 = 64 << 10;
 /// .. and this part of what was appended, for the padding.
 const RESERVE_KEPT_PART: u64 = 16;
 
-/// How often something is tried again with what reservations held.
-const ROOM_RETRIES_MAX: u32 = 3;
+/// How often something is tried again with what reservations and the reserve held; each time there was more.
+const ROOM_RETRIES_MAX: u32 = 64;
 
 #[derive(Debug)]
 pub(super) struct LocalOpen {
@@ -75,25 +75,39 @@ impl Reserves {
         bodies.push(Arc::downgrade(body));
     }
 
-    /// Tries again with what reservations held, if there was no space. The caller holds no lock of an object.
-    pub(super) fn with_room<T>(&self, mut f: impl FnMut() -> Result<T>) -> Result<T> {
+    /// What tells whether space was given back since.
+    pub(super) fn seen(&self) -> u64 {
+        self.given_up.load(Ordering::Acquire)
+    }
+}
+
+impl Shared {
+    /// Tries again with what reservations held, then with the reserve, if there was no space. The caller holds no lock of an object.
+    pub(super) fn with_room<T>(&self, f: impl FnMut() -> Result<T>) -> Result<T> {
+        self.with_room_or_reserve(true, f)
+    }
+
+    pub(super) fn with_room_or_reserve<T>(&self, use_reserve: bool, mut f: impl FnMut() -> Result<T>) -> Result<T> {
         for _ in 0..ROOM_RETRIES_MAX {
-            let seen = self.given_up.load(Ordering::Acquire);
+            let seen = self.reserves.seen();
             match f() {
-                Err(Error::NoSpace { .. }) if self.give_up(seen) => {}
+                Err(Error::NoSpace { .. }) if self.make_room(seen, use_reserve) => {}
                 result => return result,
             }
         }
         f()
     }
 
-    /// Cuts all files to what is in them, and room for their trailers. Returns whether space was given back, by this call or by
-    /// another since `seen`.
-    fn give_up(&self, seen: u64) -> bool {
-        let _giving_up = self.giving_up.lock();
-        let bodies: Vec<_> = self.bodies.lock().iter().filter_map(Weak::upgrade).collect();
-        let gained = bodies.iter().filter(|body| body.give_up_reserve()).count() as u64;
-        self.given_up.fetch_add(gained, Ordering::AcqRel) + gained != seen
+    /// Cuts all open objects to what is in them, and room for their trailers; if that gives nothing, the reserve by a slice. Returns whether space
+    /// was given back, by this call or by another since `seen`.
+    pub(super) fn make_room(&self, seen: u64, use_reserve: bool) -> bool {
+        let _giving_up = self.reserves.giving_up.lock();
+        let bodies: Vec<_> = self.reserves.bodies.lock().iter().filter_map(Weak::upgrade).collect();
+        let mut gained = bodies.iter().filter(|body| body.give_up_reserve()).count() as u64;
+        if gained == 0 && self.reserves.seen() == seen && use_reserve {
+            gained = u64::from(self.give_up_slice());
+        }
+        self.reserves.given_up.fetch_add(gained, Ordering::AcqRel) + gained != seen
     }
 }
 
@@ -182,6 +196,21 @@ impl LocalOpen {
         Ok(offset)
     }
 
+    fn publish_once(&self, name: &ObjectName) -> Result<Put> {
+        let dir = parent(name.as_str());
+        self.shared.ensure_dir(dir)?;
+        let mut state = self.body.state.lock();
+        self.closed(&state)?;
+        let put = self.publish_as(&mut state, name)?;
+        state.closed = Some(Error::Invalid { what: format!("{} was published as {name} already", self.name) });
+        // F1, F3: the name counts once its directory is durable. The directory it left is synced as well, because not every filesystem moves a name
+        // between directories in one step.
+        let synced = self.shared.sync_dir(dir).and_then(|()| self.shared.sync_dir(OPEN_DIR));
+        synced.inspect_err(|e| state.closed = Some(e.clone()))?;
+        state.published = true;
+        Ok(put)
+    }
+
     /// The steps of publication, up to the name.
     fn publish_as(&self, state: &mut State, name: &ObjectName) -> Result<Put> {
         let length = self.len();
@@ -208,7 +237,7 @@ impl OpenObject for LocalOpen {
     }
 
     fn append(&self, bytes: &[u8]) -> Result<u64> {
-        self.shared.reserves.with_room(|| self.append_once(bytes))
+        self.shared.with_room(|| self.append_once(bytes))
     }
 
     fn read_at(&self, offset: u64, length: u32) -> Result<Vec<u8>> {
@@ -239,18 +268,7 @@ impl OpenObject for LocalOpen {
     }
 
     fn publish(&self, name: &ObjectName) -> Result<Put> {
-        let dir = parent(name.as_str());
-        self.shared.reserves.with_room(|| self.shared.ensure_dir(dir))?;
-        let mut state = self.body.state.lock();
-        self.closed(&state)?;
-        let put = self.publish_as(&mut state, name)?;
-        state.closed = Some(Error::Invalid { what: format!("{} was published as {name} already", self.name) });
-        // F1, F3: the name counts once its directory is durable. The directory it left is synced as well, because not every filesystem moves a name
-        // between directories in one step.
-        let synced = self.shared.sync_dir(dir).and_then(|()| self.shared.sync_dir(OPEN_DIR));
-        synced.inspect_err(|e| state.closed = Some(e.clone()))?;
-        state.published = true;
-        Ok(put)
+        self.shared.with_room(|| self.publish_once(name))
     }
 
     fn discard(&self) {

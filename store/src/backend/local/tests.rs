@@ -252,6 +252,42 @@ fn reservations_give_way_before_a_disk_counts_as_full() {
     }
 }
 
+/// Nobody else can fill what is set aside, and nothing that must be stored fails before it is used up.
+#[test]
+fn what_is_set_aside_is_the_last_space_to_be_used_and_comes_back() {
+    let (memory, _) = simulated();
+    memory.set_capacity(16 << 20);
+    let backend = reopen(&memory);
+    let told = |backend: &LocalBackend| {
+        let space = backend.space().unwrap();
+        (space.free_bytes, space.reserve_bytes, space.unreserved_bytes)
+    };
+    assert_eq!(told(&backend), (16 << 20, 0, 2 << 20));
+    backend.hold_reserve();
+    assert_eq!(told(&backend), (14 << 20, 2 << 20, 0));
+    assert!(names(&backend).is_empty(), "it is no object");
+    let others = memory.create_new(Path::new("/others")).unwrap();
+    others.allocate(0, 14 << 20).unwrap();
+    // A reservation is not worth it; the caller goes on with a smaller one.
+    assert!(matches!(backend.create_open(1 << 19), Err(Error::NoSpace { .. })));
+    assert_eq!(told(&backend), (0, 2 << 20, 0));
+    let open = backend.create_open(0).unwrap();
+    open.append(&[1; 600 << 10]).unwrap();
+    assert_eq!(told(&backend), (424 << 10, 1 << 20, 1 << 20), "a slice of it is used");
+    backend.put_new(&name("index/x"), &[2; 1400 << 10]).unwrap();
+    assert!(matches!(backend.put_new(&name("index/y"), &[2; 100 << 10]), Err(Error::NoSpace { .. })));
+    open.publish(&name("packs/ab/x")).unwrap();
+    backend.hold_reserve();
+    assert_eq!(told(&backend), (48 << 10, 0, 2 << 20), "there is not enough to set anything aside");
+    others.set_len(12 << 20).unwrap();
+    backend.hold_reserve();
+    assert_eq!(told(&backend), (48 << 10, 2 << 20, 0));
+    let reader = LocalBackend::new(Arc::new(memory.clone()), "/r".into(), true);
+    assert!(!reader.make_room());
+    assert!(backend.make_room() && backend.make_room() && !backend.make_room());
+    assert_eq!(told(&backend), (2096 << 10, 0, 2 << 20));
+}
+
 /// On ext4 the third fsync after an error succeeds for bytes that have become zeros; the simulated disk does so at the second.
 #[test]
 fn open_object_is_poisoned_by_its_first_failure_and_never_synced_again() {

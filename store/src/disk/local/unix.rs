@@ -24,6 +24,10 @@ pub(super) fn create_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)
 }
 
+pub(super) fn occupied_bytes(info: &fs::Metadata) -> u64 {
+    info.blocks().saturating_mul(512)
+}
+
 pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     file.read_at(buffer, offset)
 }

@@ -55,9 +55,10 @@ fn a_failed_write_of_the_index_leaves_the_commit_to_be_repeated() {
     for place in ["index/", "tmp/"] {
         let (disk, faults, repository) = faulty();
         let volume = open_volume(&repository);
-        faults.add(Rule::once(Op::Rename, Fault::NoSpace).at(place));
+        faults.add(Rule::once(Op::Rename, Fault::NoSpace).at(place).times(u64::MAX));
         let stored = chunks(33, 3);
         assert!(matches!(commit_chunks(&repository, &volume, &stored), Err(Error::NoSpace { .. })), "{place}");
+        faults.heal();
         let root = commit_chunks(&repository, &volume, &stored).unwrap();
         drop((repository, volume));
         assert_eq!(read_chunks(&open(&disk.crash()), &root).unwrap(), stored);
