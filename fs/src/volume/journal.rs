@@ -67,20 +67,13 @@ pub struct VolumeJournal {
     turn: Mutex<()>,
     /// Every record and change up to this sequence number that needs the journal is in it, or covered by a head.
     durable: AtomicU64,
-    last_commit: AtomicU64,
     commits: AtomicU64,
 }
 
 impl VolumeJournal {
-    /// Wraps an open journal whose newest commit is `last_commit`.
-    pub fn new(journal: Journal, last_commit: u64) -> Self {
-        Self {
-            journal,
-            turn: Mutex::new(()),
-            durable: AtomicU64::new(0),
-            last_commit: AtomicU64::new(last_commit),
-            commits: AtomicU64::new(0),
-        }
+    /// Wraps an open journal.
+    pub fn new(journal: Journal) -> Self {
+        Self { journal, turn: Mutex::new(()), durable: AtomicU64::new(0), commits: AtomicU64::new(0) }
     }
 
     /// The store's journal.
@@ -93,9 +86,10 @@ impl VolumeJournal {
         PAYLOAD_MAX.min(self.journal.payload_max())
     }
 
-    /// Number of the newest commit.
+    /// Number of the newest commit; waits for one that is being written. The journal alone knows it: a copy that a thread keeps behind it
+    /// is late, and a head that takes its number from there would leave out a commit that follows a head which is then too old.
     pub fn last_commit(&self) -> u64 {
-        self.last_commit.load(Ordering::Acquire)
+        self.journal.last_commit()
     }
 
     /// Commits made since the volume was opened.
@@ -184,8 +178,7 @@ impl Volume {
     }
 
     fn append_payload(&self, journal: &VolumeJournal, payload: &[u8]) -> Result<()> {
-        let commit = journal.journal.append(payload)?;
-        journal.last_commit.store(commit, Ordering::Release);
+        journal.journal.append(payload)?;
         journal.commits.fetch_add(1, Ordering::Relaxed);
         if journal.journal.used_fraction() > 0.5 {
             self.background.want_checkpoint();

@@ -168,8 +168,8 @@ impl Volume {
         let replayed = self.replay_journal(after, &heads, !self.options.read_only)?;
         (summary.commits, summary.operations, summary.damage) =
             (replayed.commits, replayed.operations, replayed.damage);
-        if summary.damage.is_some() && !self.options.read_only {
-            log::error!("the journal of volume {} is damaged; the volume is read-only", self.options.name);
+        if let Some(damage) = summary.damage.as_ref().filter(|_| !self.options.read_only) {
+            log::error!("the journal of volume {} is damaged; the volume is read-only: {damage}", self.options.name);
             self.options.read_only = true;
         }
         if !self.options.read_only {
@@ -224,7 +224,7 @@ impl Volume {
             Some(error) => return Err(error),
             None => replayed?,
         };
-        let journal = journal.map(|journal| VolumeJournal::new(journal, recovery.last_commit));
+        let journal = journal.map(VolumeJournal::new);
         let Recovery { commits, damage, unreadable, .. } = recovery;
         Ok(Replayed { journal, commits, operations, damage: damage.or(lost), unreadable })
     }
