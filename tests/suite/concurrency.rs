@@ -177,3 +177,35 @@ fn threads_under_pressure_keep_their_files_and_the_order_of_writes() {
         run(seed, &Settings { dirty_bytes, journal_segment, own_clock: false, interval, relatime: true });
     }
 }
+
+/// Who gives the last reference to a file back looks whether it still has a name and is open; meanwhile another opens it and removes the
+/// name. It must not go from under him.
+#[test]
+fn an_open_file_outlives_its_last_name_whoever_lets_go_of_it() {
+    let disk: Arc<dyn Disk> = Arc::new(rig::new_disk());
+    let volume = rig::open(&disk, &Settings::default()).expect("a new volume opens").0;
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    if let Ok(entry) = volume.lookup(Ino::ROOT, b"file") {
+                        volume.forget(entry.attr.ino, 1);
+                    }
+                }
+            });
+        }
+        for round in 0..20_000 {
+            let (_, handle) = create(&volume, Ino::ROOT, "file");
+            volume.unlink(Ino::ROOT, b"file").expect("the name is there");
+            let written = volume.write(handle, 0, b"kept");
+            if let Err(error) = written {
+                stop.store(true, Ordering::Relaxed);
+                panic!("round {round}: {error}");
+            }
+            volume.release(handle).expect("it is open");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    volume.close().expect("the disk is well");
+}

@@ -115,7 +115,10 @@ impl Volume {
             state.opens == 0
         };
         self.cells.put(cell);
-        if last { self.drop_if_nameless(ino) } else { Ok(()) }
+        if last {
+            self.drop_if_nameless(ino);
+        }
+        Ok(())
     }
 
     /// Answers `close`: reports a write-back error that nobody has seen yet. Makes nothing durable.

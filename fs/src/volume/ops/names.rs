@@ -72,10 +72,8 @@ impl Volume {
     pub fn forget(&self, ino: Ino, count: u64) {
         if Self::is_view(ino) {
             self.view_forget(ino, count);
-        } else if self.references.drop_some(ino, count)
-            && let Err(error) = self.drop_if_nameless(ino)
-        {
-            log::warn!("collect inode {ino}: {error}");
+        } else if self.references.drop_some(ino, count) {
+            self.drop_if_nameless(ino);
         }
     }
 
@@ -149,7 +147,7 @@ impl Volume {
         NamespaceView::new(&meta.tree, &self.names).check_removable(parent, name)?;
         let removed = meta.change(|tree| Namespace::new(tree, &self.names).unlink(parent, name, time))?;
         self.finish_change(meta, &Op::Unlink { parent, name: name.to_vec(), time }, time);
-        self.after_removal(&removed)
+        Ok(self.after_removal(&removed))
     }
 
     /// Removes an empty directory, or a snapshot if `parent` is a snapshot directory.
@@ -163,7 +161,8 @@ impl Volume {
         NamespaceView::new(&meta.tree, &self.names).check_removable(parent, name)?;
         let removed = meta.change(|tree| Namespace::new(tree, &self.names).rmdir(parent, name, time))?;
         self.finish_change(meta, &Op::Rmdir { parent, name: name.to_vec(), time }, time);
-        self.after_removal(&removed).map(drop)
+        self.after_removal(&removed);
+        Ok(())
     }
 
     /// Creates a directory, or takes a snapshot if `parent` is a snapshot directory.
@@ -219,10 +218,7 @@ impl Volume {
         }
         self.note_change(&meta, time);
         drop(meta);
-        match &renamed.replaced {
-            Some(removed) => self.after_removal(removed),
-            None => Ok(None),
-        }
+        Ok(renamed.replaced.as_ref().and_then(|removed| self.after_removal(removed)))
     }
 
     /// Attributes of an inode record, with what is still dirty counted in.
@@ -273,15 +269,23 @@ impl Volume {
         self.space.accept(&self.repository, NAME_CHANGE_BYTES, || self.accepted_bytes())
     }
 
-    fn after_removal(&self, removed: &Removed) -> Result<Option<Ino>> {
+    fn after_removal(&self, removed: &Removed) -> Option<Ino> {
         if removed.nlink > 0 {
-            return Ok(Some(removed.ino));
+            return Some(removed.ino);
         }
-        self.drop_if_nameless(removed.ino).map(|()| None)
+        self.drop_if_nameless(removed.ino);
+        None
     }
 
-    /// Drops an inode that has no name, no reference and no open handle.
-    pub(crate) fn drop_if_nameless(&self, ino: Ino) -> Result<()> {
+    /// Drops an inode that has no name, no reference and no open handle. If that fails the inode stays as it is, and the next open
+    /// meets it again: what took its name away has been done, and is no failure.
+    pub(crate) fn drop_if_nameless(&self, ino: Ino) {
+        if let Err(error) = self.try_drop_if_nameless(ino) {
+            log::warn!("inode {ino} has no name and cannot be dropped: {error}");
+        }
+    }
+
+    fn try_drop_if_nameless(&self, ino: Ino) -> Result<()> {
         if self.options.read_only || self.references.holds(ino) {
             return Ok(());
         }
@@ -296,11 +300,18 @@ impl Volume {
         if nameless { self.drop_inode(ino) } else { Ok(()) }
     }
 
-    /// Removes all records of a nameless inode, and its content; a running checkpoint keeps what it froze.
+    /// Removes all records of a nameless inode, and its content; a running checkpoint keeps what it froze. Nothing if somebody has opened
+    /// it or refers to it by now: he may also be the one who took its last name, after the caller had looked.
     pub(crate) fn drop_inode(&self, ino: Ino) -> Result<()> {
         let cell = self.cells.get(ino);
         let mut state = cell.lock();
         let mut meta = self.meta.write();
+        let is_nameless = meta.inode(ino)?.is_some_and(|inode| inode.nlink == 0);
+        if !is_nameless || state.opens > 0 || self.references.holds(ino) {
+            drop((meta, state));
+            self.cells.put(cell);
+            return Ok(());
+        }
         if let Some(frozen) = &meta.frozen
             && state.live_generation <= frozen.generation
         {
