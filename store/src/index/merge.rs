@@ -4,8 +4,7 @@
 //! the next tier. So an entry is rewritten at most once a tier (six times up to 10^9 entries), and there are at most seven
 //! segments a tier for long.
 //!
-//! *Invariants*: a merge keeps, for every id, the places that lookups answered with, newest first; only entries of deleted
-//! packs and repeats go.
+//! *Invariants*: a merge keeps, for every id, all places, newest first; only entries of deleted packs and repeats go.
 //!
 //! *Bounds*: [`MERGE_INPUTS_MAX`] segments at a time, 128 KiB for each, a row of the pack tables twice, and what
 //! [`SegmentWriter`] takes.
@@ -17,7 +16,6 @@ use std::{
 };
 
 use super::{
-    location::LOCATIONS_MAX,
     segment::{PackRef, PageReader, Segment, Source},
     writer::SegmentWriter,
 };
@@ -31,6 +29,8 @@ use crate::{
 pub(super) const MERGE_INPUTS_MIN: usize = 8;
 /// Most segments merged at a time.
 pub(super) const MERGE_INPUTS_MAX: usize = 16;
+/// Places of one id that are compared with each other, so that a repeat is left out.
+const PLACES_COMPARED_MAX: usize = 256;
 /// Entries below which all segments are of tier 0.
 const TIER_ENTRIES: u64 = 4096;
 
@@ -136,7 +136,8 @@ impl Ord for Head {
     }
 }
 
-/// The places written for the id that is being merged.
+/// The places written for the id that is being merged. All are kept, also those that a lookup would not answer with: what is left out
+/// would not be there any more when the others' packs have gone, and gc would not know what its pack holds.
 #[derive(Default)]
 struct Written {
     id: Option<BlobId>,
@@ -150,8 +151,8 @@ impl Written {
             self.places.clear();
         }
         let place = (pack, entry.offset);
-        let new = self.places.len() < LOCATIONS_MAX && !self.places.contains(&place);
-        if new {
+        let new = !self.places.contains(&place);
+        if new && self.places.len() < PLACES_COMPARED_MAX {
             self.places.push(place);
         }
         new

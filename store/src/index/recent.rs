@@ -10,10 +10,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::{
-    location::{Location, Locations},
-    segment::PackRef,
-};
+use super::{location::Location, segment::PackRef};
 use crate::{
     format::segment::IndexEntry,
     id::{BlobId, BlobKind, PackId},
@@ -39,11 +36,11 @@ struct Spot {
 impl Recent {
     /// Takes all entries of a pack; one that was taken before changes nothing.
     pub(super) fn insert_pack(&mut self, pack: PackId, entries: &[PackEntry]) {
-        let mut known = Locations::default();
+        let mut is_known = false;
         if let Some(first) = entries.first() {
-            self.find(&first.id, &mut |location| known.push(location));
+            self.find(&first.id, &mut |location| is_known |= location.pack == pack);
         }
-        if known.iter().any(|location| location.pack == pack) {
+        if is_known {
             return;
         }
         let first_row = self.packs.len();
