@@ -143,7 +143,7 @@ pub fn gc(
 fn gc_progress(step: GcStep) -> ProgressReport {
     let (bytes, bytes_total) = match step {
         GcStep::Moving(done, total) => (done, total),
-        GcStep::Walking(_) | GcStep::Deleting => (0, 0),
+        GcStep::Walking(_) | GcStep::Waiting | GcStep::Deleting => (0, 0),
     };
     let packs = if let GcStep::Walking(nodes) = step { nodes } else { 0 };
     ProgressReport { packs, packs_total: 0, bytes, bytes_total }

@@ -1,6 +1,11 @@
 //! Reclaiming space: what nothing reaches goes, all else stays, whatever happens beside it or to it.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    path::Path,
+    sync::{Arc, mpsc},
+};
 
 use vellum_fs::{
     ino::Ino,
@@ -263,6 +268,50 @@ fn a_reader_elsewhere_delays_the_deletion_until_the_next_run() {
     assert!(delayed.delayed_packs > 0 && delayed.deleted_bytes == 0, "{delayed:?}");
     drop(reader);
     assert!(run(&volume).space.deleted_bytes > 400_000);
+    assert_sound(&volume);
+}
+
+/// Who has begun to read a state of the tree finds all of it, whatever is deleted meanwhile.
+#[test]
+fn a_reader_that_began_before_a_run_is_waited_for() {
+    let disk = rig::new_disk();
+    let volume = open(&disk);
+    // More than the cache of nodes holds.
+    for number in 0..6000 {
+        store_file(&volume, &format!("a name that is long enough to fill a node {number}"), 1, 10)
+            .expect("there is room");
+    }
+    volume.checkpoint().expect("the disk is well");
+    let (begun, has_begun) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let volume = &volume;
+        let reader = scope.spawn(move || {
+            let mut count = 0;
+            let listed = volume.read_dir(Ino::ROOT, 0, &mut |_| {
+                count += 1;
+                if count == 10 {
+                    begun.send(()).expect("somebody waits");
+                    may_go_on.recv().expect("somebody sends");
+                }
+                ControlFlow::Continue(())
+            });
+            listed.map(|_| count)
+        });
+        has_begun.recv().expect("the reader begins");
+        for number in (0..6000).step_by(20) {
+            unlink(volume, &format!("a name that is long enough to fill a node {number}"));
+        }
+        let tell = &mut |step| {
+            if step == GcStep::Waiting {
+                go_on.send(()).expect("the reader waits");
+            }
+        };
+        let report = run_with(volume, tell).space;
+        assert!(report.deleted_bytes > 100_000 && report.delayed_packs == 0, "{report:?}");
+        let count = reader.join().expect("the reader ends").expect("all is there");
+        assert!((5700..=6002).contains(&count), "{count} names");
+    });
     assert_sound(&volume);
 }
 

@@ -1,7 +1,7 @@
 //! The metadata tree: a copy-on-write B+tree of records, whose nodes are blobs of the store.
 //!
 //! *Invariants*
-//! 1. A [`Tree`] is a value: a clone costs two reference counts and never sees what is done to the original later.
+//! 1. A [`Tree`] is a value: a clone costs three reference counts and never sees what is done to the original later.
 //! 2. A node that another tree can see is copied before it is changed; a node that only this tree holds is changed in
 //!    place.
 //! 3. Nodes not yet stored are in memory and reachable from the root by nodes in memory. Stored nodes come and go
@@ -22,6 +22,7 @@ mod cache;
 mod cursor;
 mod diff;
 mod edit;
+mod lease;
 pub mod node;
 mod store;
 mod undo;
@@ -32,6 +33,8 @@ use std::{fmt, sync::Arc};
 pub use cache::NodeCache;
 pub use cursor::{Each, Record};
 pub use diff::EachChange;
+use lease::Lease;
+pub use lease::Readers;
 use node::Node;
 pub use store::NodeStore;
 use undo::Undo;
@@ -53,12 +56,15 @@ pub struct Tree {
     undo: Option<Vec<Undo>>,
     /// Why the records are not to be trusted: a change ended half-way and could not be taken back.
     torn: Option<Error>,
+    /// Shared by all clones, so that who would delete what they name can wait for them.
+    lease: Arc<Lease>,
 }
 
 impl Clone for Tree {
     fn clone(&self) -> Self {
         let (root, nodes, torn) = (Arc::clone(&self.root), self.nodes.clone(), self.torn.clone());
-        Self { root, nodes, node_bytes: self.node_bytes, dirty_bytes: self.dirty_bytes, undo: None, torn }
+        let lease = Arc::clone(&self.lease);
+        Self { root, nodes, node_bytes: self.node_bytes, dirty_bytes: self.dirty_bytes, undo: None, torn, lease }
     }
 }
 
@@ -78,7 +84,15 @@ impl Tree {
     }
 
     fn with_root(root: Arc<Node>, nodes: Nodes, dirty_bytes: usize) -> Self {
-        Self { root, nodes, node_bytes: NODE_BYTES_DEFAULT, dirty_bytes, undo: None, torn: None }
+        let lease = Arc::default();
+        Self { root, nodes, node_bytes: NODE_BYTES_DEFAULT, dirty_bytes, undo: None, torn: None, lease }
+    }
+
+    /// Tells when all clones that were made so far, and their clones, have gone.
+    pub fn renew_lease(&mut self) -> Readers {
+        let readers = Readers::of(&self.lease);
+        self.lease = Arc::default();
+        readers
     }
 
     /// Fails if a change ended half-way and could not be taken back: see [`Self::atomically`].

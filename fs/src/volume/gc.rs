@@ -8,13 +8,19 @@
 //!
 //! *Ordering*: a checkpoint of every volume after the packs are condemned waits for flushes under way, which may have relied on
 //! them (`flush.rs`: a flush holds its inode's turn from capture to publication), and no copy of references is under way then. So the walk after it meets all that
-//! relies on a condemned pack, and what comes later relies on none.
+//! relies on a condemned pack, and what comes later relies on none. Before packs are buried, everybody has gone who
+//! reads the live tree as it was before the walk.
 //!
 //! *Threads*: the caller's. Readers and writers go on.
 //!
 //! *Bounds*: those of the store's marks; a path of nodes of each tree.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use vellum_store::{
     id::BlobId,
@@ -29,8 +35,11 @@ use crate::{
         extent::Extent,
         key::{self, KeyParts},
     },
-    tree::Visitor,
+    tree::{Readers, Visitor},
 };
+
+/// How long those who read are waited for; if one takes longer, the next run frees the packs.
+const READERS_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How far a run is, for who waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +48,8 @@ pub enum GcStep {
     Walking(u64),
     /// What is used is moved out of packs: bytes of packs done, and of all.
     Moving(u64, u64),
+    /// Those who read are waited for.
+    Waiting,
     /// Packs are deleted.
     Deleting,
 }
@@ -98,6 +109,14 @@ pub fn collect(
         drop(marks);
         // F1, F5: what was moved is durable and listed before its old place is given up,
         commit(volumes)?;
+        // no reader is on its way to what goes,
+        tell(GcStep::Waiting);
+        if !readers_have_gone(volumes) {
+            log::warn!("gc: somebody has been reading for {READERS_PATIENCE:?}; the next run frees what is unused");
+            plan.summary.delayed_packs = plan.pack_count();
+            report.space = plan.summary;
+            return Ok(report);
+        }
         run.bury(&plan);
         // and the two newest heads both name the tombstones before the packs go.
         commit(volumes)?;
@@ -107,6 +126,22 @@ pub fn collect(
     run.delete(&mut plan)?;
     report.space = plan.summary;
     Ok(report)
+}
+
+/// Waits until nobody reads a live tree as it was before the walk; `false` if somebody takes too long.
+fn readers_have_gone(volumes: &[Arc<Volume>]) -> bool {
+    let readers: Vec<Readers> = volumes.iter().map(|volume| volume.renew_lease()).collect();
+    let deadline = Instant::now() + READERS_PATIENCE;
+    readers.iter().all(|readers| readers.wait(deadline.saturating_duration_since(Instant::now())))
+}
+
+impl Volume {
+    /// Those who read the live tree as it was.
+    fn renew_lease(&self) -> Readers {
+        // A checkpoint that ends puts back the tree that it froze.
+        let _turn = self.checkpoint_turn.lock();
+        self.meta.write().tree.renew_lease()
+    }
 }
 
 /// Publishes a head of each volume, whether anything changed or not.

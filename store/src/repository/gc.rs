@@ -92,6 +92,11 @@ impl GcPlan {
     pub fn is_empty(&self) -> bool {
         self.packs.is_empty()
     }
+
+    /// Packs that are to go.
+    pub fn pack_count(&self) -> u64 {
+        self.packs.len() as u64
+    }
 }
 
 /// A run that reclaims space.
