@@ -2,29 +2,11 @@
 
 use std::sync::Arc;
 
-use vellum_store::disk::{Disk, FaultDisk, MemoryDisk, fault::Rule};
+use vellum_store::disk::Disk;
 use vellum_tests::{
-    player::Player,
+    crashes::play_until,
     rig::{self, Announce, Settings},
 };
-
-/// Plays until the power fails; `None` if the history came to its end.
-fn play_until(disk: &MemoryDisk, seed: u64, calls: u64, settings: &Settings) -> Option<Player> {
-    let faults = FaultDisk::new(Arc::new(disk.clone()));
-    let shared: Arc<dyn Disk> = Arc::new(faults.clone());
-    let (volume, _) = rig::open(&shared, settings).expect("a new volume opens");
-    let mut player = Player::new(volume, seed);
-    player.faulty = true;
-    faults.add(Rule::power_off_after(calls));
-    for _ in 0..60 {
-        player.step();
-        if player.failed.is_some() || faults.is_off() {
-            return Some(player);
-        }
-    }
-    player.close_volume();
-    (player.failed.is_some() || faults.is_off()).then_some(player)
-}
 
 #[test]
 fn power_may_fail_before_any_change_of_the_disk() {

@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod choice;
+pub mod crashes;
 pub mod dump;
 pub mod face;
 pub mod fuzz;

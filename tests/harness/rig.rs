@@ -101,9 +101,9 @@ pub fn new_disk() -> MemoryDisk {
     disk
 }
 
-/// Opens the repository on `disk`.
-pub fn open_repository(disk: &Arc<dyn Disk>, access: Access) -> vellum_store::error::Result<Arc<Repository>> {
-    Repository::open(OpenOptions {
+/// How the repository on `disk` is opened.
+pub fn repository_options(disk: &Arc<dyn Disk>, access: Access) -> OpenOptions {
+    OpenOptions {
         table_dir: None,
         workers: 2,
         pipeline_bytes: 1 << 20,
@@ -111,7 +111,12 @@ pub fn open_repository(disk: &Arc<dyn Disk>, access: Access) -> vellum_store::er
         access,
         disk: Arc::clone(disk),
         ..OpenOptions::new(REPOSITORY, credential(), "/state")
-    })
+    }
+}
+
+/// Opens the repository on `disk`.
+pub fn open_repository(disk: &Arc<dyn Disk>, access: Access) -> vellum_store::error::Result<Arc<Repository>> {
+    Repository::open(repository_options(disk, access))
 }
 
 /// Options of volume `name`.
