@@ -143,6 +143,24 @@ fn leftovers_stay_while_another_process_has_a_volume_open() {
     held.release();
 }
 
+#[test]
+fn leftovers_stay_until_every_volume_was_replayed() {
+    let disk = new_repository();
+    let name = VolumeName::new("other").unwrap();
+    let first = open(&disk);
+    let volume = open_volume(&first);
+    commit_chunks(&first, &volume, &chunks(46, 1)).unwrap();
+    let other = first.open_volume(&name, true, false, &Holder::this_process(0)).unwrap();
+    commit_chunks(&first, &other, &chunks(47, 1)).unwrap();
+    submit(&first, &chunks(48, 1));
+    first.sync_open_packs().unwrap();
+    let later = open(&disk.crash());
+    later.discard_leftovers(&main_volume()).unwrap();
+    assert_eq!(disk_open_packs(&later), 1, "the journal of the other volume may name it");
+    later.discard_leftovers(&name).unwrap();
+    assert_eq!(disk_open_packs(&later), 0);
+}
+
 fn disk_open_packs(repository: &Repository) -> usize {
     repository.backend().list_open().unwrap().len()
 }
