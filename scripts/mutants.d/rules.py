@@ -102,6 +102,13 @@ MUTANTS = (
         "repository::tests",
     ),
     Mutant(
+        "readers-not-awaited",
+        "F5",
+        (("fs/src/volume/gc.rs", "if !readers_have_gone(volumes) {", "if !readers_have_gone(&volumes[..0]) {"),),
+        SUITE,
+        "gc::a_reader_that_began",
+    ),
+    Mutant(
         "open-pack-unsynced",
         "F6",
         (
@@ -141,6 +148,13 @@ MUTANTS = (
             "trim(freeze.journal_commit, stored.head.hash)",
             "trim(journal.last_commit(), stored.head.hash)",
         ),),
+        CRASH,
+        "",
+    ),
+    Mutant(
+        "head-forgets-a-commit",
+        "F6",
+        (("fs/src/volume/checkpoint.rs", "|journal| journal.last_commit());", "|journal| journal.last_commit().saturating_sub(1));"),),
         CRASH,
         "",
     ),
