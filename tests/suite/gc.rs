@@ -5,6 +5,7 @@ use std::{
     ops::ControlFlow,
     path::Path,
     sync::{Arc, mpsc},
+    time::Duration,
 };
 
 use vellum_fs::{
@@ -284,6 +285,7 @@ fn a_reader_that_began_before_a_run_is_waited_for() {
     volume.checkpoint().expect("the disk is well");
     let (begun, has_begun) = mpsc::channel();
     let (go_on, may_go_on) = mpsc::channel::<()>();
+    let (deleting, is_deleting) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
         let volume = &volume;
         let reader = scope.spawn(move || {
@@ -292,7 +294,9 @@ fn a_reader_that_began_before_a_run_is_waited_for() {
                 count += 1;
                 if count == 10 {
                     begun.send(()).expect("somebody waits");
-                    may_go_on.recv().expect("somebody sends");
+                    may_go_on.recv().expect("gc gets to where it waits");
+                    // It must not get further; one that did would have buried what is read next.
+                    let _ = is_deleting.recv_timeout(Duration::from_millis(200));
                 }
                 ControlFlow::Continue(())
             });
@@ -302,10 +306,10 @@ fn a_reader_that_began_before_a_run_is_waited_for() {
         for number in (0..6000).step_by(20) {
             unlink(volume, &format!("a name that is long enough to fill a node {number}"));
         }
-        let tell = &mut |step| {
-            if step == GcStep::Waiting {
-                go_on.send(()).expect("the reader waits");
-            }
+        let tell = &mut |step| match step {
+            GcStep::Waiting => go_on.send(()).expect("the reader waits"),
+            GcStep::Deleting => drop(deleting.send(())),
+            _ => {}
         };
         let report = run_with(volume, tell).space;
         assert!(report.deleted_bytes > 100_000 && report.delayed_packs == 0, "{report:?}");

@@ -90,7 +90,8 @@ pub fn collect(
     run.survey()?;
     let mut report = GcReport::default();
     let marks = walk(volumes, run.marks()?, &mut report, tell)?;
-    let mut plan = run.plan(&marks, options)?;
+    let accepted = volumes.iter().map(|volume| volume.accepted_bytes()).sum();
+    let mut plan = run.plan(&marks, options, accepted)?;
     drop(marks);
     if dry_run {
         report.space = plan.summary;
@@ -111,13 +112,12 @@ pub fn collect(
         commit(volumes)?;
         // no reader is on its way to what goes,
         tell(GcStep::Waiting);
-        if !readers_have_gone(volumes) {
-            log::warn!("gc: somebody has been reading for {READERS_PATIENCE:?}; the next run frees what is unused");
+        if !readers_have_gone(volumes) || !run.bury(&plan) {
+            log::warn!("gc: somebody goes on reading; the next run frees what is unused");
             plan.summary.delayed_packs = plan.pack_count();
             report.space = plan.summary;
             return Ok(report);
         }
-        run.bury(&plan);
         // and the two newest heads both name the tombstones before the packs go.
         commit(volumes)?;
         commit(volumes)?;

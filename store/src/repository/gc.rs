@@ -23,6 +23,8 @@ use std::{
     sync::atomic::Ordering,
 };
 
+use parking_lot::RwLockWriteGuard;
+
 use super::Repository;
 use crate::{
     backend::ObjectName,
@@ -35,6 +37,8 @@ use crate::{
     pipeline::Copies,
 };
 
+/// Packs that nothing reaches are much if they are this part of the room to move what others hold.
+const DEAD_PART: u64 = 16;
 /// Part of all stored bytes that one run moves, unless it is told how much may stay unused: one in ten.
 const MOVED_PART: u64 = 10;
 /// Packs below this part of the usual size are small.
@@ -107,6 +111,8 @@ pub struct Gc<'r> {
     /// Those of them that an earlier run buried and could not delete. A merge may drop their tombstones meanwhile.
     buried: HashSet<PackId>,
     alone: Option<WriterLock>,
+    /// From the burial on: nobody reads packs by their names.
+    idle: Option<RwLockWriteGuard<'r, ()>>,
 }
 
 impl std::fmt::Debug for Gc<'_> {
@@ -130,7 +136,7 @@ impl Repository {
             *share = WriterLock::share(&*self.disk, &self.path)?;
             return Err(Error::Locked { volume: self.path.display().to_string(), holder: "another process".into() });
         };
-        Ok(Gc { repository: self, stored: BTreeMap::new(), buried: HashSet::new(), alone: Some(alone) })
+        Ok(Gc { repository: self, stored: BTreeMap::new(), buried: HashSet::new(), alone: Some(alone), idle: None })
     }
 
     /// Volumes that have a directory of heads, whoever made them.
@@ -185,8 +191,8 @@ impl Gc<'_> {
         Ok(self.repository.index.marks())
     }
 
-    /// Chooses the packs to do without.
-    pub fn plan(&self, marks: &Marks<'_>, options: &GcOptions) -> Result<GcPlan> {
+    /// Chooses the packs to do without. `accepted` bytes of the disk are promised to what was written and is not stored yet.
+    pub fn plan(&self, marks: &Marks<'_>, options: &GcOptions, accepted: u64) -> Result<GcPlan> {
         let mut plan = GcPlan::default();
         let summary = &mut plan.summary;
         (summary.packs, summary.bytes) = (self.stored.len() as u64, self.stored.values().sum());
@@ -201,7 +207,13 @@ impl Gc<'_> {
             plan.packs.extend(uses.remove_entry(&pack));
         }
         let mut unused: u64 = uses.iter().map(|(pack, used)| self.stored[pack].saturating_sub(used.live_bytes)).sum();
-        let chosen = self.choose(&uses, unused, options, plan.summary.bytes)?;
+        let space = self.repository.backend.space()?;
+        let free = space.free_bytes.saturating_sub(accepted);
+        // What is moved is there twice until the old packs go, and the checkpoints of the run want space as well. What is set aside
+        // is for that too, unless much goes without being moved: the next run has its space.
+        let with_reserve = free.saturating_add(space.reserve_bytes) / 4 * 3;
+        let room = if plan.summary.dead_bytes > with_reserve / DEAD_PART { free / 2 } else { with_reserve };
+        let chosen = self.choose(&uses, unused, options, plan.summary.bytes, room)?;
         for pack in chosen {
             let used = uses[&pack];
             plan.summary.moved_packs += 1;
@@ -221,6 +233,7 @@ impl Gc<'_> {
         unused: u64,
         options: &GcOptions,
         bytes: u64,
+        room: u64,
     ) -> Result<Vec<PackId>> {
         let length = |pack: &PackId| self.stored[pack];
         let small = u64::from(self.repository.config.pack_bytes) / SMALL_PART;
@@ -239,9 +252,6 @@ impl Gc<'_> {
         }
         let mut order: Vec<PackId> = worth.into_iter().collect();
         order.sort_by_key(|pack| (uses[pack].live_bytes * 1000 / length(pack).max(1), *pack));
-        // What is moved is there twice until the old packs go; a quarter is left to the checkpoints of the run.
-        let space = self.repository.backend.space()?;
-        let room = space.free_bytes.saturating_add(space.reserve_bytes) / 4 * 3;
         let movable = match wanted {
             Some(_) => room,
             None => room.min((bytes / MOVED_PART).max(u64::from(self.repository.config.pack_bytes))),
@@ -325,16 +335,22 @@ impl Gc<'_> {
     }
 
     /// Makes the entries of the condemned packs void, with the next commit also for others. All volumes have committed since the
-    /// rescue, so what was in them is durable elsewhere; every volume commits twice before [`Self::delete`].
-    pub fn bury(&self, plan: &GcPlan) {
+    /// rescue, so what was in them is durable elsewhere; every volume commits twice before [`Self::delete`]. `false`, and nothing done,
+    /// while a check reads packs by their names, who would take what is void for lost.
+    pub fn bury(&mut self, plan: &GcPlan) -> bool {
+        self.idle = self.repository.packs_in_use.try_write();
+        if self.idle.is_none() {
+            return false;
+        }
         let packs: Vec<PackId> = plan.packs.keys().copied().collect();
         self.repository.index.remove_packs(&packs);
         self.repository.gc_generation.fetch_add(1, Ordering::AcqRel);
+        true
     }
 
     /// Deletes the packs of the plan, and what earlier runs left. F5: tombstones cover them, and the two newest heads of every volume
     /// name those.
-    pub fn delete(&self, plan: &mut GcPlan) -> Result<()> {
+    pub fn delete(&mut self, plan: &mut GcPlan) -> Result<()> {
         let repository = self.repository;
         // One that was taken in again, its tombstone being gone, is a pack like others.
         let buried: Vec<PackId> = self.buried.iter().copied().collect();
@@ -343,7 +359,7 @@ impl Gc<'_> {
             plan.packs.contains_key(pack) || repository.index.is_removed(pack) || unlisted.contains(pack)
         };
         let packs: Vec<PackId> = self.stored.keys().filter(is_buried).copied().collect();
-        let idle = repository.packs_in_use.try_write();
+        let idle = self.idle.take().or_else(|| repository.packs_in_use.try_write());
         let readers = ReaderLock::exclude(&*repository.disk, &repository.path)?;
         let (Some(_idle), Some(_readers)) = (idle, readers) else {
             plan.summary.delayed_packs = packs.len() as u64;
