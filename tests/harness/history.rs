@@ -81,6 +81,31 @@ pub struct Explained {
     snapshots: BTreeSet<Vec<u8>>,
 }
 
+/// Where the bytes of a content come from, range by range: the newest version that has them there, or zeros.
+fn origin(content: &[u8], versions: &[Version]) -> String {
+    let mut told = String::new();
+    let mut at = 0;
+    while at < content.len() {
+        let same = |version: &Version| {
+            let theirs = version.content.get(at..).unwrap_or_default();
+            content[at..].iter().zip(theirs).take_while(|(ours, theirs)| ours == theirs).count()
+        };
+        let best = versions.iter().enumerate().map(|(number, version)| (same(version), number)).max();
+        let zeros = content[at..].iter().take_while(|byte| **byte == 0).count();
+        let (length, who) = match best {
+            Some((length, number)) if length >= zeros && length > 0 => (length, format!("version {number}")),
+            _ if zeros > 0 => (zeros, "zeros".to_string()),
+            _ => (1, "nowhere".to_string()),
+        };
+        told += &format!("{at}..{} of {who}, ", at + length);
+        at += length;
+        if told.len() > 600 {
+            return told + "..";
+        }
+    }
+    told
+}
+
 fn stamp(op: u64) -> Stamp {
     (1_700_000_000 + op as i64, (op as u32 * 7919) % 1_000_000_000)
 }
@@ -194,9 +219,10 @@ impl History {
             let all = &self.files[&item.id];
             let Some(version) = all.iter().rposition(fits).filter(|&version| version >= least) else {
                 let same: Vec<_> = (0..all.len()).filter(|&at| all[at].content == item.content).collect();
+                let parts = origin(&item.content, all);
                 panic!(
                     "{} is no version from {least} ({synced:?} was synced) to {} of its own history; its content alone \
-                     is that of {same:?}\n{item:?}\nwith the names of operation {op}; versions {:?}",
+                     is that of {same:?}; {parts}\n{item:?}\nwith the names of operation {op}; versions {:?}",
                     path.escape_ascii(),
                     all.len() - 1,
                     all.iter().map(|v| (v.content.len(), v.atime, v.mtime)).collect::<Vec<_>>()

@@ -282,9 +282,13 @@ fn goes_on_when_others_fill_the_disk(disk: &Disk) {
         kept.remove(&path);
     }
     File::open(mounted.path("")).unwrap().sync_all().unwrap();
-    let freed = site.run(["gc", "--json"], [mounted.path("")]);
-    let freed: serde_json::Value = serde_json::from_str(&freed).unwrap();
-    assert!(freed["deleted_bytes"].as_u64().unwrap() > 5_000_000, "{freed}");
+    // The first run frees what nothing reaches, without staking what is set aside; then there is room to move the rest.
+    let mut freed = 0;
+    for _ in 0..3 {
+        let told = site.run(["gc", "--json"], [mounted.path("")]);
+        freed += serde_json::from_str::<serde_json::Value>(&told).unwrap()["deleted_bytes"].as_u64().unwrap();
+    }
+    assert!(freed > 5_000_000, "{freed}");
     check(&kept, "after a gc");
     let filler = fill();
     fs::remove_file(mounted.path("file-0")).unwrap();

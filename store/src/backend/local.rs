@@ -325,7 +325,12 @@ impl Backend for LocalBackend {
         let from = self.shared.path(name.as_str());
         for count in 1..=ASIDE_MAX {
             let aside = if count == 1 { name.aside() } else { name.aside_again(count) };
-            match self.shared.disk.rename_new(&from, &self.shared.path(aside.as_str())) {
+            let path = self.shared.path(aside.as_str());
+            let renamed = self.shared.with_room(|| match self.shared.disk.rename_new(&from, &path) {
+                Err(e) if e.kind() == io::ErrorKind::StorageFull => Err(self.shared.error("set aside", &from, e)),
+                other => Ok(other),
+            });
+            match renamed? {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return self.shared.check_root().map(|()| false),
                 other => other.map_err(|e| self.shared.error("set aside", &from, e))?,

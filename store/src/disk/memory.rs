@@ -331,6 +331,12 @@ impl State {
         Ok(())
     }
 
+    /// Bytes that fit into a file from an offset on.
+    fn room(&self, node: Node, offset: u64) -> u64 {
+        let charged = self.files.get(&node).map_or(0, |file| file.charged);
+        charged.saturating_add(self.capacity.saturating_sub(self.used)).saturating_sub(offset)
+    }
+
     fn uncharge(&mut self, node: Node, end: u64) {
         if let Some(file) = self.files.get_mut(&node) {
             let less = file.charged.saturating_sub(end);
@@ -558,6 +564,9 @@ impl DiskFile for MemoryFile {
         if buffer.is_empty() {
             return Ok(0);
         }
+        // Of what does not fit, the beginning is written, as on every disk.
+        let room = self.disk.state.lock().room(self.node, offset);
+        let buffer = &buffer[..buffer.len().min(usize::try_from(room).unwrap_or(usize::MAX)).max(1)];
         self.with_space(offset.checked_add(buffer.len() as u64), |file| {
             file.seen.write(buffer, offset);
             file.dirty.extend(offset / SECTOR..(offset + buffer.len() as u64).div_ceil(SECTOR));

@@ -20,7 +20,7 @@ use super::filter::{Block, FilterBuilder, block_count};
 use crate::{
     backend::{Backend, ObjectName, OpenObject},
     crypto::{Keyring, NONCE_LENGTH, Purpose, SEAL_OVERHEAD, random},
-    error::Result,
+    error::{Error, Result},
     format::segment::{
         IndexEntry, PAGE_LENGTH, PackRow, SEGMENT_ENTRY_COUNT_MAX, SEGMENT_TAIL_LENGTH, Section, SegmentTail,
         page_binding, sort_key, tail_binding,
@@ -64,8 +64,13 @@ impl SegmentWriter {
         assert!(entry_count_max <= SEGMENT_ENTRY_COUNT_MAX, "a merge is planned within the limit of entries");
         let row = |(pack, epoch, kind)| PackRow { pack, epoch, kind, entry_count: 0, sealed_bytes: 0 };
         let size_hint = entry_count_max * IndexEntry::LENGTH as u64;
+        let output = match backend.create_open(size_hint) {
+            // Without a reservation it can use what is set aside for a full disk (P6).
+            Err(Error::NoSpace { .. }) => backend.create_open(0)?,
+            created => created?,
+        };
         Ok(Self {
-            output: Output::new(backend.create_open(size_hint)?),
+            output: Output::new(output),
             sealer: PageSealer { keyring, salt: random() },
             entries: PageBuffer::new(Section::Entries),
             filter: FilterBuilder::new(block_count(entry_count_max)),

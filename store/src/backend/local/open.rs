@@ -184,8 +184,12 @@ impl LocalOpen {
         if let Err(e) = self.body.file.write_all_at(bytes, offset) {
             // The disk is full: the bytes are not part of the object, which can still be completed within its reserve.
             if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-                // A part may have been written behind the end, so the length on disk is unknown and has to be cut.
-                state.file_length = u64::MAX;
+                // A part may have been written behind the end. It is cut off at once: given up later, it would look like room for others.
+                let before = if state.file_length == u64::MAX { offset } else { state.file_length.max(offset) };
+                state.file_length = match self.body.file.set_len(before) {
+                    Ok(()) => before,
+                    Err(_) => u64::MAX,
+                };
                 return Err(self.shared.error("append to", &self.path, e));
             }
             return Err(self.poison(&mut state, "append to", e));

@@ -288,6 +288,23 @@ fn what_is_set_aside_is_the_last_space_to_be_used_and_comes_back() {
     assert_eq!(told(&backend), (2096 << 10, 0, 2 << 20));
 }
 
+/// An append of which a part fits leaves nothing behind that would look like room for it.
+#[test]
+fn an_append_that_fits_in_part_gets_to_what_is_set_aside() {
+    let (memory, _) = simulated();
+    memory.set_capacity(16 << 20);
+    let backend = reopen(&memory);
+    backend.hold_reserve();
+    let open = backend.create_open(0).unwrap();
+    open.append(&[1; 1000]).unwrap();
+    let others = memory.create_new(Path::new("/others")).unwrap();
+    others.allocate(0, (14 << 20) - (200 << 10)).unwrap();
+    assert_eq!(open.append(&[2; 300 << 10]).unwrap(), 1000);
+    assert_eq!(backend.space().unwrap().reserve_bytes, 1 << 20);
+    open.publish(&name("packs/ab/x")).unwrap();
+    assert_eq!(backend.length(&name("packs/ab/x")).unwrap(), Some(1000 + (300 << 10)));
+}
+
 /// On ext4 the third fsync after an error succeeds for bytes that have become zeros; the simulated disk does so at the second.
 #[test]
 fn open_object_is_poisoned_by_its_first_failure_and_never_synced_again() {
