@@ -1,10 +1,7 @@
 //! A short history, stopped before every single change of the disk.
 
-use std::sync::Arc;
-
-use vellum_store::disk::Disk;
 use vellum_tests::{
-    crashes::play_until,
+    crashes::{look, play_until},
     rig::{self, Announce, Settings},
 };
 
@@ -17,11 +14,7 @@ fn power_may_fail_before_any_change_of_the_disk() {
             let disk = rig::new_disk();
             let Some(player) = play_until(&disk, seed, calls, &settings) else { break };
             for image in [disk.crash(), disk.kill(), disk.crash_seeded(calls)] {
-                let image: Arc<dyn Disk> = Arc::new(image);
-                let (volume, _) = rig::open(&image, &settings)
-                    .unwrap_or_else(|error| panic!("no opening after {calls} changes: {error}"));
-                player.history.explain(&volume, &player.history.acknowledged);
-                volume.close().expect("what was recovered is closed");
+                look(&player, image, &settings, &format!("after {calls} changes"));
             }
         }
     }

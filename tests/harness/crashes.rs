@@ -110,8 +110,8 @@ pub fn play_until(disk: &MemoryDisk, seed: u64, calls: u64, settings: &Settings)
     (player.failed.is_some() || faults.is_off()).then_some(player)
 }
 
-/// Looks at what `images` different losses at one moment leave of a history.
-fn look(player: &Player, image: MemoryDisk, settings: &Settings, what: &str) {
+/// Looks at what a loss has left of a history.
+pub fn look(player: &Player, image: MemoryDisk, settings: &Settings, what: &str) {
     let (volume, _) = rig::open(&shared(&image), settings).unwrap_or_else(|error| panic!("no opening {what}: {error}"));
     player.history.explain(&volume, &player.history.acknowledged);
     volume.close().expect("what was recovered is closed");
