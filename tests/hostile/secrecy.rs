@@ -3,9 +3,14 @@
 //! Plain by the format, and left out where said: `config`; of `keys/*` the header (kind, label, cost, salt); the text of `locks/*`,
 //! which describes a running process; and preallocated space that was never written.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
-use vellum_tests::bench::{Bench, noise, text};
+use vellum_fs::volume::gc;
+use vellum_store::repository::{Access, GcOptions};
+use vellum_tests::bench::{Bench, close, noise, text};
 
 use crate::{
     flips::{kind, used_files},
@@ -31,25 +36,52 @@ fn sealed_files(bench: &Bench) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-#[test]
-fn two_repositories_of_the_same_data_have_no_run_of_bytes_in_common() {
-    let (one, other) = (sealed_files(&STORY.bench), sealed_files(&Story::tell(8).bench));
+/// Where files of `other` hold a run of bytes that files of `one` hold.
+fn common_runs(one: &[(String, Vec<u8>)], other: &[(String, Vec<u8>)]) -> Vec<String> {
     let mut pieces = HashSet::new();
-    for (_, bytes) in &one {
+    for (_, bytes) in one {
         pieces.extend(bytes.as_chunks::<PIECE>().0.iter().map(|piece| u64::from_le_bytes(*piece)));
     }
     let mut common = Vec::new();
-    for (object, bytes) in &other {
+    for (object, bytes) in other {
         for (at, window) in bytes.windows(PIECE).enumerate() {
             let piece = u64::from_le_bytes(window.try_into().unwrap());
-            if pieces.contains(&piece) && is_common_run(&one, bytes, at) {
+            if pieces.contains(&piece) && is_common_run(one, bytes, at) {
                 common.push(format!("{object} at {at}"));
             }
         }
     }
+    common
+}
+
+#[test]
+fn two_repositories_of_the_same_data_have_no_run_of_bytes_in_common() {
+    let (one, other) = (sealed_files(&STORY.bench), sealed_files(&Story::tell(8).bench));
+    let common = common_runs(&one, &other);
     assert!(common.is_empty(), "{} runs, first {:?}", common.len(), common.first());
     let total: usize = one.iter().chain(&other).map(|(_, bytes)| bytes.len()).sum();
     println!("{} and {} files, {total} bytes, no run of {RUN} bytes in common", one.len(), other.len());
+}
+
+/// Who keeps what gc deletes, and compares it with what it wrote instead, sees no blob again, and so not where one ends.
+#[test]
+fn packs_that_gc_writes_have_no_run_of_bytes_in_common_with_those_that_it_deletes() {
+    let is_pack = |(object, _): &(String, Vec<u8>)| kind(object) == "packs";
+    let before: Vec<_> = sealed_files(&STORY.bench).into_iter().filter(is_pack).collect();
+    let bench = STORY.bench.kill();
+    let volume = bench.open(Access::ReadWrite).unwrap().volume;
+    let options = GcOptions { max_unused_percent: Some(0) };
+    let repository = Arc::clone(volume.repository());
+    let report = gc::collect(&repository, &[Arc::clone(&volume)], &options, false, &mut |_| {}).unwrap();
+    assert!(report.space.moved_bytes > 1_000_000, "{report:?}");
+    close(&volume);
+    let mut after: Vec<_> = sealed_files(&bench).into_iter().filter(is_pack).collect();
+    let gone = before.iter().filter(|(object, _)| after.iter().all(|(other, _)| other != object)).count();
+    after.retain(|(object, _)| before.iter().all(|(other, _)| other != object));
+    assert!(gone > 0 && !after.is_empty(), "{gone} packs are gone, {} are new", after.len());
+    let common = common_runs(&before, &after);
+    assert!(common.is_empty(), "{} runs, first {:?}", common.len(), common.first());
+    println!("{gone} packs are gone, {} are new, no run of {RUN} bytes in common", after.len());
 }
 
 /// Whether the piece at `at` belongs to a run of [`RUN`] bytes that the other repository has too.
