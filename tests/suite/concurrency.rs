@@ -4,6 +4,7 @@
 //! order: whoever sees the second ahead of the first sees what never was.
 
 use std::{
+    ops::ControlFlow,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,6 +14,7 @@ use std::{
 
 use vellum_fs::{
     attr::SetAttr,
+    error::Error,
     format::inode::FileKind,
     ino::Ino,
     namespace::RenameFlags,
@@ -207,5 +209,54 @@ fn an_open_file_outlives_its_last_name_whoever_lets_go_of_it() {
         }
         stop.store(true, Ordering::Relaxed);
     });
+    volume.close().expect("the disk is well");
+}
+
+/// A snapshot that is deleted while it is looked for is not there; that is no reason to fail for who lists the others, or asks for an
+/// instant.
+#[test]
+fn snapshots_are_listed_beside_their_deletion() {
+    let disk: Arc<dyn Disk> = Arc::new(rig::new_disk());
+    let volume = rig::open(&disk, &Settings::default()).expect("a new volume opens").0;
+    let take = |name: &[u8]| {
+        let request = SnapshotRequest { name: Some(name.to_vec()), comment: String::new() };
+        volume.take_snapshot(&request).expect("the disk is well");
+    };
+    take(b"kept");
+    let stop = AtomicBool::new(false);
+    let lists = std::thread::scope(|scope| {
+        let looker = scope.spawn(|| {
+            let dir = volume.lookup(Ino::ROOT, b".snapshots").expect("it is in every directory").attr.ino;
+            let (mut lists, mut failed) = (0_u64, None);
+            while !stop.load(Ordering::Relaxed) && failed.is_none() {
+                let mut names = Vec::new();
+                let listed = volume.read_dir(dir, 0, &mut |entry| {
+                    names.push(entry.name.to_vec());
+                    ControlFlow::Continue(())
+                });
+                let found: Result<(), Error> = listed.and_then(|()| {
+                    assert!([b"kept".as_slice(), b"latest"].iter().all(|name| names.iter().any(|n| n == name)));
+                    for name in [b"latest".as_slice(), b"@now", b"gone"] {
+                        match volume.lookup(dir, name) {
+                            Ok(entry) => volume.forget(entry.attr.ino, 1),
+                            Err(error) if error.is_not_found() && name == b"gone" => {}
+                            Err(error) => return Err(error),
+                        }
+                    }
+                    Ok(())
+                });
+                failed = found.err();
+                lists += 1;
+            }
+            (lists, failed)
+        });
+        for _ in 0..400 {
+            take(b"gone");
+            volume.delete_snapshot(b"gone").expect("it is there");
+        }
+        stop.store(true, Ordering::Relaxed);
+        looker.join().expect("the looker ends")
+    });
+    assert!(lists.1.is_none() && lists.0 > 0, "after {} lists: {:?}", lists.0, lists.1);
     volume.close().expect("the disk is well");
 }

@@ -161,7 +161,8 @@ impl Views {
 }
 
 impl Volume {
-    /// Opens a snapshot for reading, without any front end's number.
+    /// Opens a snapshot for reading, without any front end's number; [`Error::NotFound`] if it was deleted since `record` was
+    /// read. The caller keeps the tree that `record` comes from until then, so that gc leaves the snapshot whole.
     pub fn open_snapshot(&self, record: &SnapshotRecord) -> Result<Arc<View>> {
         let known = self.snapdir.open.lock().get(&record.id).and_then(Weak::upgrade);
         if let Some(view) = known.filter(|view| view.record.root == record.root) {
@@ -182,7 +183,7 @@ impl Volume {
         // Deleted since its record was read, it may be half gone; deleted from here on, it stays.
         match self.tree().get(key::snapshot(record.id).as_bytes())? {
             Some(_) => Ok(view),
-            None => Err(Error::Stale(format!("snapshot {}", record.name.escape_ascii()).into())),
+            None => Err(Error::NotFound(format!("snapshot {}", record.name.escape_ascii()).into())),
         }
     }
 
@@ -234,8 +235,9 @@ impl Volume {
                 self.view_entry(self.parent_node(&view, entry, inner, parent), false)
             }
             Node::Snapdir(dir) => {
+                let tree = self.tree();
                 // A list that could not be read must not look like one that lacks the name.
-                if let Some(record) = records::find_snapshot(&self.tree(), name)? {
+                if let Some(record) = records::find_snapshot(&tree, name)? {
                     let entry = self.directory_in(&record, dir)?;
                     return self.view_entry(entry, true);
                 }
@@ -285,7 +287,8 @@ impl Volume {
             let text = name.strip_prefix(b"@").and_then(|text| std::str::from_utf8(text).ok()).ok_or_else(missing)?;
             Some(parse_instant(text, self.now(), &self.options.zone).ok_or_else(missing)?)
         };
-        for record in self.snapshots()?.iter().rev() {
+        let tree = self.tree();
+        for record in records::snapshots(&tree)?.iter().rev() {
             if limit.is_some_and(|limit| record.time > limit) {
                 continue;
             }
@@ -402,7 +405,8 @@ impl Volume {
                 return Ok(());
             }
         }
-        let snapshots = self.snapshots()?;
+        let tree = self.tree();
+        let snapshots = records::snapshots(&tree)?;
         let latest = match self.link_target(dir, LATEST) {
             Ok(target) => Some(target),
             Err(error) if error.is_not_found() => None,
