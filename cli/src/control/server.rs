@@ -59,7 +59,7 @@ struct Shared {
 /// The end of the mount, for those who want to know.
 enum End {
     /// It is still to come; these wait for it.
-    Ahead(Vec<UnixStream>),
+    Ahead(Vec<Arc<UnixStream>>),
     /// It came, and this is how.
     Reached(Answer),
 }
@@ -67,7 +67,7 @@ enum End {
 /// Connections of those who wait for the end of the process.
 #[derive(Debug)]
 pub struct Farewell {
-    _waiting: Vec<UnixStream>,
+    _waiting: Vec<Arc<UnixStream>>,
 }
 
 /// The answering of requests, until [`Server::finish`].
@@ -136,10 +136,10 @@ impl Server {
             Err(error) => Answer::Failed(error.report()),
         };
         let end = std::mem::replace(&mut *self.shared.end.lock(), End::Reached(answer.clone()));
-        let End::Ahead(mut waiting) = end else { return Farewell { _waiting: Vec::new() } };
-        for stream in &mut waiting {
+        let End::Ahead(waiting) = end else { return Farewell { _waiting: Vec::new() } };
+        for stream in &waiting {
             // Who went away does not want to know.
-            let _ = write_line(stream, &answer);
+            let _ = write_line(&mut &**stream, &answer);
         }
         Farewell { _waiting: waiting }
     }
@@ -196,12 +196,13 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
             continue;
         }
         shared.connections.fetch_add(1, Ordering::Relaxed);
-        let answering = Arc::clone(shared);
+        let (answering, stream) = (Arc::clone(shared), Arc::new(stream));
+        let conversing = Arc::clone(&stream);
         let spawned = Threads.spawn(
             "control-answer",
             Box::new(move || {
                 // The peer went away, or sent what is no request: the connection ends.
-                if let Err(error) = converse(&answering, stream) {
+                if let Err(error) = converse(&answering, conversing) {
                     log::debug!("a control connection ended: {error}");
                 }
                 answering.connections.fetch_sub(1, Ordering::Relaxed);
@@ -210,6 +211,7 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
         if let Err(error) = spawned {
             shared.connections.fetch_sub(1, Ordering::Relaxed);
             log::warn!("cannot answer a control connection: {error}");
+            tell_busy(&stream);
         }
     }
 }
@@ -229,7 +231,7 @@ fn is_allowed(stream: &UnixStream) -> bool {
     }
 }
 
-fn converse(shared: &Shared, stream: UnixStream) -> io::Result<()> {
+fn converse(shared: &Shared, stream: Arc<UnixStream>) -> io::Result<()> {
     if answer_requests(shared, &stream)?.is_break() {
         return wait_for_end(&shared.end, stream);
     }
@@ -253,10 +255,10 @@ fn answer_requests(shared: &Shared, stream: &UnixStream) -> io::Result<ControlFl
     Ok(ControlFlow::Continue(()))
 }
 
-fn wait_for_end(end: &Mutex<End>, mut to: UnixStream) -> io::Result<()> {
+fn wait_for_end(end: &Mutex<End>, to: Arc<UnixStream>) -> io::Result<()> {
     // Under the lock: once it is told that it waits, the other side may unmount, and the process must not end before it is listed.
     let mut end = end.lock();
-    write_line(&mut to, &Answer::Waiting)?;
+    write_line(&mut &*to, &Answer::Waiting)?;
     let answer = match &mut *end {
         End::Ahead(waiting) => {
             waiting.push(to);
@@ -265,7 +267,7 @@ fn wait_for_end(end: &Mutex<End>, mut to: UnixStream) -> io::Result<()> {
         End::Reached(answer) => answer.clone(),
     };
     drop(end);
-    write_line(&mut to, &answer)
+    write_line(&mut &*to, &answer)
 }
 
 fn answer(shared: &Shared, request: &Request, to: &mut impl Write) -> Result<serde_json::Value> {
