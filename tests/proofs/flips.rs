@@ -1,6 +1,6 @@
 //! One byte of a repository changes: everything reads as it was, or is an error, and nothing panics.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use vellum_store::{
     disk::{Disk, MemoryDisk},
@@ -15,20 +15,30 @@ use vellum_tests::{bench::noise, rig};
 /// Bytes that one seed flips.
 const FLIPS: u64 = 400;
 
-struct Story {
-    disk: MemoryDisk,
+/// A repository without volumes: chunks, and one node, stored twice, that names them.
+pub(crate) struct Story {
+    pub(crate) disk: MemoryDisk,
     chunks: Vec<(BlobId, Vec<u8>)>,
     root: BlobId,
     nodes: Vec<u8>,
 }
 
-fn open(disk: &MemoryDisk) -> vellum_store::error::Result<Arc<Repository>> {
+/// How much is stored: commits, chunks of each, and how long they are at the most.
+pub(crate) struct Size {
+    pub(crate) commits: u64,
+    pub(crate) chunks: u64,
+    pub(crate) length: u64,
+}
+
+const SMALL: Size = Size { commits: 4, chunks: 8, length: 9000 };
+
+pub(crate) fn open(disk: &MemoryDisk) -> vellum_store::error::Result<Arc<Repository>> {
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
     // Nothing is answered from memory.
     Repository::open(OpenOptions { cache_bytes: 1, ..rig::repository_options(&shared, Access::ReadOnly) })
 }
 
-fn tell(seed: u64) -> Story {
+pub(crate) fn tell(seed: u64, size: &Size) -> Story {
     let mut choices = Seed::new(seed);
     let disk = rig::new_disk();
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
@@ -37,9 +47,9 @@ fn tell(seed: u64) -> Story {
     let volume = repository.open_volume(&rig::main_volume(), true, false, &holder).expect("it opens");
     let (mut chunks, mut nodes) = (Vec::new(), Vec::new());
     let mut root = None;
-    for commit in 0..4 {
-        for _ in 0..8 {
-            let length = 1 + choices.below(9000) as usize;
+    for commit in 0..size.commits {
+        for _ in 0..size.chunks {
+            let length = 1 + choices.below(size.length) as usize;
             let text = b"a text that says the same again and again ".repeat(length / 42 + 1);
             let plain = if choices.coin() { noise(choices.number(), length) } else { text[..length].to_vec() };
             let id = repository.submit_data(plain.clone()).and_then(|ticket| ticket.wait()).expect("there is room");
@@ -56,25 +66,38 @@ fn tell(seed: u64) -> Story {
 }
 
 impl Story {
-    /// Reads everything; what cannot be read must be damage, and what is read must be right.
-    fn read(&self, repository: &Repository, what: &str) -> u64 {
-        let mut refused = 0;
-        let mut judge = |found: vellum_store::error::Result<Arc<[u8]>>, wanted: &[u8]| match found {
+    /// Reads the chunks of these numbers, or all of them and the node; what cannot be read must be damage, and what is read must be
+    /// right. Returns the numbers of what could not be read; the node's is the one after the last chunk.
+    pub(crate) fn refused(
+        &self,
+        repository: &Repository,
+        chunks: Option<&BTreeSet<usize>>,
+        what: &str,
+    ) -> BTreeSet<usize> {
+        let mut refused = BTreeSet::new();
+        let mut judge = |number, found: vellum_store::error::Result<Arc<[u8]>>, wanted: &[u8]| match found {
             Ok(found) => assert!(*found == *wanted, "{what}: other bytes"),
             Err(error) => {
                 assert!(error.is_damage(), "{what}: {error}");
-                refused += 1;
+                refused.insert(number);
             }
         };
-        for (id, plain) in &self.chunks {
-            judge(repository.read(BlobKind::Data, id, plain.len() as u32), plain);
+        let is_asked = |number: usize| chunks.is_none_or(|chunks| chunks.contains(&number));
+        for (number, (id, plain)) in self.chunks.iter().enumerate().filter(|(number, _)| is_asked(*number)) {
+            judge(number, repository.read(BlobKind::Data, id, plain.len() as u32), plain);
         }
-        judge(repository.read_node(&self.root), &self.nodes);
+        if is_asked(self.chunks.len()) {
+            judge(self.chunks.len(), repository.read_node(&self.root), &self.nodes);
+        }
         refused
     }
 
+    fn read(&self, repository: &Repository, what: &str) -> u64 {
+        self.refused(repository, None, what).len() as u64
+    }
+
     /// Files that hold what is read back, with their lengths.
-    fn files(&self) -> Vec<(PathBuf, u64)> {
+    pub(crate) fn files(&self) -> Vec<(PathBuf, u64)> {
         let mut files = Vec::new();
         let mut dirs = vec![PathBuf::from(rig::REPOSITORY)];
         while let Some(dir) = dirs.pop() {
@@ -100,7 +123,7 @@ impl Story {
 }
 
 pub(crate) fn unit(seed: u64) -> u64 {
-    let story = tell(seed);
+    let story = tell(seed, &SMALL);
     let files = story.files();
     let total: u64 = files.iter().map(|(_, length)| length).sum();
     let whole = open(&story.disk).expect("it opens");

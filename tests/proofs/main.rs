@@ -1,7 +1,8 @@
 //! The counted proofs: each part runs histories with one seed after the other until it has looked at so many cases.
 //!
 //! `vellum-proofs PART COUNT [SEED]` prints one line: `ok` or `FAILED`, the part, how many cases, the seeds. A failure ends the part and
-//! prints the seed that repeats it: `vellum-proofs PART 1 SEED`.
+//! prints the seed that repeats it: `vellum-proofs PART 1 SEED`. With `--hold-up` in front, threads are held up at random moments; a
+//! failure may then need many attempts to come again.
 //!
 //! *Threads*: a worker for each processor; a seed belongs to one worker.
 
@@ -15,8 +16,10 @@ use std::{
     time::Instant,
 };
 
+mod bytes;
 mod calls;
 mod flips;
+mod hold_up;
 mod losses;
 mod rebuild;
 mod reclaim;
@@ -30,7 +33,7 @@ struct Part {
     note: fn() -> String,
 }
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 8] = [
     Part { name: "losses", cases: "states after a power loss", unit: losses::unit, note: String::new },
     Part {
         name: "recoveries",
@@ -40,19 +43,28 @@ const PARTS: [Part; 6] = [
     },
     Part { name: "calls", cases: "scripts and ways to fail", unit: calls::unit, note: calls::note },
     Part { name: "flips", cases: "flipped bytes", unit: flips::unit, note: String::new },
+    Part { name: "bytes", cases: "bytes flipped", unit: bytes::flip, note: bytes::note },
+    Part { name: "cuts", cases: "lengths of files", unit: bytes::cut, note: bytes::note },
     Part { name: "rebuilds", cases: "rebuilt indexes", unit: rebuild::unit, note: String::new },
     Part { name: "reclaims", cases: "runs of gc beside a writer and a reader", unit: reclaim::unit, note: String::new },
 ];
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let held_up = arguments.first().is_some_and(|argument| argument == "--hold-up");
+    if held_up {
+        arguments.remove(0);
+    }
     let number = |at: usize, default: u64| arguments.get(at).map_or(Ok(default), |text| text.parse());
     let part = arguments.first().and_then(|name| PARTS.iter().find(|part| part.name == name));
     let (Some(part), Ok(count), Ok(seed)) = (part, number(1, 1), number(2, 1)) else {
         let names: Vec<&str> = PARTS.iter().map(|part| part.name).collect();
-        eprintln!("usage: vellum-proofs {} COUNT [SEED]", names.join("|"));
+        eprintln!("usage: vellum-proofs [--hold-up] {} COUNT [SEED]", names.join("|"));
         return ExitCode::from(2);
     };
+    if held_up {
+        hold_up::start(seed);
+    }
     if run(part, count, seed) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -85,8 +97,12 @@ fn run(part: &Part, count: u64, first: u64) -> bool {
         return false;
     }
     let cases = cases.into_inner();
+    let held_up = match hold_up::count() {
+        0 => String::new(),
+        count => format!("; threads were held up {count} times"),
+    };
     println!(
-        "ok       {:11} {cases} {}{}, seeds {first} to {last} ({seconds} s)",
+        "ok       {:11} {cases} {}{}, seeds {first} to {last} ({seconds} s){held_up}",
         part.name,
         part.cases,
         (part.note)()
