@@ -319,7 +319,7 @@ mod tests {
             let (to, from) = UnixStream::pair().unwrap();
             let end = Mutex::new(End::Ahead(Vec::new()));
             thread::scope(|scope| {
-                scope.spawn(|| wait_for_end(&end, to).unwrap());
+                scope.spawn(|| wait_for_end(&end, Arc::new(to)).unwrap());
                 let told = read_line::<Answer>(&mut BufReader::new(&from)).unwrap();
                 assert_eq!(told, Some(Answer::Waiting));
                 assert!(matches!(&*end.lock(), End::Ahead(waiting) if waiting.len() == 1));
