@@ -105,10 +105,11 @@ class Place:
             raise Violation(f"{what}: vellum mount failed: {self.ended}")
         return self.mount
 
-    def look(self):
-        """All that is in the mount: names and content, and the same of each snapshot."""
+    def look(self, root=None):
+        """All that is in the mount or in a directory of it: names and content, and the same of each snapshot."""
+        root = root or self.mountpoint
         try:
-            return look(self.mountpoint), look_at_snapshots(self.mountpoint)
+            return look(root), look_at_snapshots(root)
         except OSError as error:
             raise Violation(f"what is in the mount cannot be read: {error}\n{self.mount.log()}") from error
 
@@ -145,8 +146,8 @@ class Place:
         if result:
             raise Violation(f"{what}: {result}\n{self.mount.log()}")
 
-    def check(self, what):
-        result = self.vellum("check", "--read-data", self.repository)
+    def check(self, what, target=None):
+        result = self.vellum("check", "--read-data", target or self.repository)
         if result.returncode != 0:
             raise Violation(f"{what}: vellum check --read-data: exit code {result.returncode}: {result.stdout}")
 

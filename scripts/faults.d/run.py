@@ -18,6 +18,7 @@ import time
 SIZES = {
     "blocks": ((2, {"deeds": 240, "images": 20}), (10, {"deeds": 500, "images": 50})),
     "calls": ((2, {"deeds": 120, "injections": 40}), (10, {"deeds": 160, "injections": 50})),
+    "kills": ((2, {"kills": 10}), (10, {"kills": 30})),
     "eio": ((2, {"deeds": 150, "rounds": 3}), (8, {"deeds": 300, "rounds": 6})),
     "full": ((3, {}), (6, {})),
     "limits": ((2, {"deeds": 150}), (12, {"deeds": 300})),

@@ -88,6 +88,7 @@ def crash(directory, plain):
     for number, mode in enumerate(MODES):
         path = f"{directory}/{mode}.db"
         db = connect(path)
+        db.execute("drop table if exists crash")
         db.execute("create table crash(writer integer, row integer, primary key (writer, row))")
         db.close()
         writers.append(multiprocessing.Process(target=insert_until_it_dies, args=(path, number, plain)))
