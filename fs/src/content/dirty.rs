@@ -257,6 +257,11 @@ impl DirtyMap {
         self.segments.iter().map(|(&offset, segment)| (offset, &segment.body))
     }
 
+    /// The first offset behind everything that is dirty.
+    pub fn end(&self) -> u64 {
+        self.segments.last_key_value().map_or(0, |(&offset, segment)| offset + segment.body.length())
+    }
+
     /// Whether all of a range is dirty. A write to such a range overwrites nothing that was flushed.
     pub fn covers(&self, offset: u64, length: u64) -> bool {
         let mut at = offset;

@@ -106,12 +106,12 @@ impl Volume {
                 }
             }
         }
-        // An extent of this record may have been cut off by a truncation that became an inline body, which tells of zeros only
-        // up to the size: a later growth must not find that extent.
-        if let Some(last) = extents::before(&meta.tree, ino, u64::MAX)?
-            && last.end() > *size
-        {
-            state.live.zero(*size, last.end() - *size);
+        // An extent or body of this record may have been cut off by a truncation that became an inline body, which tells of zeros
+        // only up to the size: a later growth must not find what lies behind it.
+        let last = extents::before(&meta.tree, ino, u64::MAX)?.map_or(0, |extent| extent.end());
+        let end = last.max(state.live.end());
+        if end > *size {
+            state.live.zero(*size, end - *size);
         }
         inode.size = *size;
         (inode.atime, inode.mtime, inode.ctime) = (*atime, *mtime, *ctime);
