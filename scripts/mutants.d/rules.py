@@ -230,4 +230,11 @@ MUTANTS = (
         STORE,
         "open_object_is_poisoned_by_its_first_failure_and_never_synced_again",
     ),
+    Mutant(
+        "bodies-behind-the-size",
+        "P1",
+        (("fs/src/volume/replay.rs", "last.max(state.live.end())", "last"),),
+        SUITE,
+        "bytes_of_a_body_that_were_cut_off_before_a_sync_do_not_return",
+    ),
 )

@@ -1,8 +1,12 @@
 //! Faults that were found once, each told as the story of who would have met it.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    time::Duration,
 };
 
 use vellum_fs::{
@@ -25,7 +29,7 @@ use vellum_store::{
         fault::{Fault, Op, Rule},
     },
     id::VolumeName,
-    repository::Access,
+    repository::{Access, OpenOptions, Repository},
     spawn::{JoinHandle, Spawner, Threads},
 };
 use vellum_tests::{
@@ -95,6 +99,33 @@ impl Spawner for Interrupted {
         {
             (self.done)(stage);
         }
+    }
+}
+
+/// Does something once, where a step of this label is.
+struct AtStep {
+    label: &'static str,
+    done: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl std::fmt::Debug for AtStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AtStep").field("label", &self.label).finish_non_exhaustive()
+    }
+}
+
+impl Spawner for AtStep {
+    fn spawn(&self, name: &str, f: Box<dyn FnOnce() + Send>) -> std::io::Result<JoinHandle> {
+        Threads.spawn(name, f)
+    }
+
+    fn blocking_begin(&self) {}
+
+    fn blocking_end(&self) {}
+
+    fn step(&self, label: &'static str) {
+        let done = (label == self.label).then(|| self.done.lock().expect("nobody panics with it").take()).flatten();
+        done.into_iter().for_each(|done| done());
     }
 }
 
@@ -515,4 +546,51 @@ fn a_copy_during_a_checkpoint_is_not_lost_to_what_the_checkpoint_froze() {
     assert_eq!(read(&open(&disk.crash(), &settings), "target"), b"older", "the checkpoint is the state when it began");
     volume.checkpoint().expect("the disk is well");
     assert!(read(&open(&disk.crash(), &settings), "target") == noise(1, 50_000));
+}
+
+/// A checkpoint failed on a full disk, and is about to give back what it froze, file by file. A file that is copied over another one at
+/// that moment must not be overwritten by what was dirty there before.
+#[test]
+fn a_copy_beside_a_checkpoint_that_gives_up_is_not_lost_to_what_was_dirty() {
+    let disk = rig::new_disk();
+    let faults = FaultDisk::new(shared(&disk));
+    let steps = Arc::new(AtStep { label: "checkpoint: given up", done: Mutex::new(None) });
+    let options = rig::repository_options(&(Arc::new(faults.clone()) as Arc<dyn Disk>), Access::ReadWrite);
+    let repository = Repository::open(OpenOptions { spawner: steps.clone(), ..options }).expect("it opens");
+    let settings = Settings { journal_segment: 1 << 20, ..Settings::default() };
+    let volume = Volume::open(repository, rig::volume_options(rig::main_volume(), &settings)).expect("it opens").0;
+    let (_, source) = create(&volume, "source");
+    volume.write(source, 0, &noise(1, 50_000)).expect("there is room");
+    volume.checkpoint().expect("the disk is well");
+    for number in 0..300 {
+        let (_, handle) = create(&volume, &format!("other{number}"));
+        volume.write(handle, 0, &noise(number, 3_000)).expect("there is room");
+    }
+    // It is in the second batch, which the checkpoint never comes to.
+    let (_, target) = create(&volume, "target");
+    volume.write(target, 0, &noise(2, 60_000)).expect("there is room");
+    let copying = Arc::new(OnceLock::new());
+    let (copied, began) = (Arc::clone(&volume), Arc::clone(&copying));
+    *steps.done.lock().expect("nobody panics with it") = Some(Box::new(move || {
+        let (tell, told) = mpsc::channel();
+        let copy = std::thread::spawn(move || {
+            let copied = copied.copy_range((source, 0), (target, 0), 50_000);
+            // Nobody listens any more if it had to wait for the checkpoint, as it should.
+            let _ = tell.send(());
+            copied
+        });
+        let _ = told.recv_timeout(Duration::from_millis(300));
+        assert!(began.set(Mutex::new(Some(copy))).is_ok(), "a step is taken once");
+    }));
+    faults.add(Rule::once(Op::Write, Fault::NoSpace).times(u64::MAX));
+    assert!(volume.checkpoint().expect_err("the disk is full").is_no_space());
+    let copy = copying.get().expect("the checkpoint gave up").lock().expect("nobody panics with it").take();
+    let copied = copy.expect("it is there once").join().expect("nothing panics");
+    assert_eq!(copied.expect("there is room"), 50_000);
+    faults.heal();
+    let mut wanted = noise(2, 60_000);
+    wanted[..50_000].copy_from_slice(&noise(1, 50_000));
+    assert!(read(&volume, "target") == wanted);
+    volume.fsync(target).expect("the disk is well");
+    assert!(read(&open(&disk.crash(), &settings), "target") == wanted);
 }

@@ -246,6 +246,7 @@ impl Volume {
             meta.changed.extend(&freeze.changed);
             meta.generation
         };
+        self.repository.spawner().step("checkpoint: given up");
         for &ino in &freeze.changed {
             let Some(cell) = self.cells.find(ino) else {
                 continue;

@@ -177,11 +177,9 @@ impl Volume {
         loop {
             let mut state = cell.lock();
             let mut meta = self.meta.write();
-            if let Some(frozen) = &meta.frozen
-                && state.live_generation <= frozen.generation
-            {
-                state.rotate(frozen.generation + 1);
-            }
+            // Also where no checkpoint runs any more: one that failed gives back file by file what it froze, and may not have come to
+            // this one yet. What is dirty here would come back over the copy.
+            state.rotate(meta.generation);
             if state.frozen.as_ref().is_none_or(DirtyMap::is_empty) {
                 self.put_in(cell, &mut state, &mut meta, batch, class)?;
                 drop(meta);
