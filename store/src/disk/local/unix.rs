@@ -83,11 +83,7 @@ pub(super) fn link_and_unlink(from: &Path, to: &Path) -> io::Result<()> {
             return Err(e);
         }
     }
-    // The new name stands, whatever becomes of the old one: an error would say that it does not.
-    if let Err(e) = fs::remove_file(from) {
-        log::warn!("cannot remove {}, which is {} now: {e}", from.display(), to.display());
-    }
-    Ok(())
+    fs::remove_file(from)
 }
 
 pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
