@@ -6,17 +6,13 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use vellum_fs::{
     format::volume::SnapshotRecord,
-    time::Time,
     volume::{
         gc,
         harm::{Harm, HarmKind, TreeName},
         repair,
     },
 };
-use vellum_store::{
-    repository::{CheckSummary, Damage, Progress, RepositoryStats},
-    state::CheckNote,
-};
+use vellum_store::repository::{CheckSummary, Damage, Progress, RepositoryStats};
 
 use crate::output::{escaped, exact_time};
 
@@ -280,33 +276,10 @@ pub struct CheckReport {
     pub trees: u64,
     /// Their nodes, each counted once.
     pub nodes: u64,
-    /// What an earlier check had read, from which this one went on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub earlier: Option<EarlierReport>,
-    /// How much damage was found, by the earlier check too.
+    /// How much damage was found.
     pub damaged: u64,
-    /// The damage, as far as it was kept; what the earlier check found, it told then.
+    /// The damage, as far as it was kept.
     pub damage: Vec<DamageReport>,
-}
-
-/// How far a check came that was cut off.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EarlierReport {
-    /// When it began, in seconds since 1970.
-    pub began_seconds: i64,
-    /// Packs that it read.
-    pub packs: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// How much damage it found in them.
-    pub damaged: u64,
-}
-
-impl From<CheckNote> for EarlierReport {
-    fn from(note: CheckNote) -> Self {
-        let CheckNote { began_ns, packs, bytes, damaged, .. } = note;
-        Self { began_seconds: Time::from_nanos(began_ns).sec, packs, bytes, damaged }
-    }
 }
 
 impl CheckReport {
@@ -322,7 +295,6 @@ impl CheckReport {
             blobs: summary.blobs,
             unlisted_packs: summary.unlisted_packs,
             damaged: summary.damaged,
-            earlier: summary.earlier.map(Into::into),
             ..Self::default()
         }
     }

@@ -35,10 +35,6 @@ use crate::format::head::{HEAD_BYTES, Head};
 use crate::format::sealed;
 use crate::id::{HeadHash, VolumeName};
 
-mod checked;
-
-pub use checked::CheckNote;
-
 const MAGIC: [u8; 4] = *b"VLMS";
 const VERSION: u32 = 0;
 const FINGERPRINT_BYTES: usize = 16;
@@ -117,24 +113,17 @@ impl<'a> StateDirectory<'a> {
 
     /// What is remembered of a volume; `None` at first contact. [`Error::Rollback`] if the repository had another key then.
     pub fn load(&self, volume: &VolumeName) -> Result<Option<Remembered>> {
-        let object = format!("remembered state {}", self.path(volume).display());
-        match self.read_file(volume.as_str(), FILE_BYTES, &object)? {
-            Some(bytes) => self.decode(volume, &bytes, &object).map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// A file of `length` bytes; `None` if it is not there.
-    fn read_file(&self, name: &str, length: usize, object: &str) -> Result<Option<Vec<u8>>> {
-        let path = self.root.join(name);
-        let doing = || format!("read {object}");
+        let path = self.path(volume);
+        let doing = || format!("read remembered state {}", path.display());
         let Some(info) = self.disk.metadata(&path).map_err(|e| Error::io(doing(), e))? else { return Ok(None) };
-        if info.len != length as u64 {
-            return Err(Error::corrupt(object, format!("{} bytes instead of {length}", info.len)));
+        let object = format!("remembered state {}", path.display());
+        if info.len != FILE_BYTES as u64 {
+            return Err(Error::corrupt(object, format!("{} bytes instead of {FILE_BYTES}", info.len)));
         }
-        let mut bytes = vec![0; length];
-        match self.disk.open_read(&path).and_then(|file| file.read_exact_at(&mut bytes, 0)) {
-            Ok(()) => Ok(Some(bytes)),
+        let mut bytes = [0; FILE_BYTES];
+        let read = self.disk.open_read(&path).and_then(|file| file.read_exact_at(&mut bytes, 0));
+        match read {
+            Ok(()) => self.decode(volume, &bytes, &object).map(Some),
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(Error::corrupt(object, "it ends early")),
             Err(e) => Err(Error::io(doing(), e)),
         }
@@ -142,21 +131,18 @@ impl<'a> StateDirectory<'a> {
 
     /// Remembers a head; durable on return.
     pub fn store(&self, volume: &VolumeName, remembered: &Remembered) -> Result<()> {
+        let path = self.path(volume);
         let bytes = self.encode(volume, remembered)?;
-        self.replace_file(volume.as_str(), &bytes)
-            .map_err(|e| Error::io(format!("write remembered state {}", self.path(volume).display()), e))
-    }
-
-    /// Puts a file in the place of the former one; durable on return.
-    fn replace_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let unfinished = self.root.join(format!(".{name}.new"));
-        self.create_root()?;
-        self.remove_if_present(&unfinished)?;
-        let file = self.disk.create_new(&unfinished)?;
-        file.write_all_at(bytes, 0)?;
-        file.sync_data()?;
-        self.disk.rename(&unfinished, &self.root.join(name))?;
-        self.disk.sync_dir(&self.root)
+        let unfinished = path.with_file_name(format!(".{volume}.new"));
+        let stored = self.create_root().and_then(|()| {
+            self.remove_if_present(&unfinished)?;
+            let file = self.disk.create_new(&unfinished)?;
+            file.write_all_at(&bytes, 0)?;
+            file.sync_data()?;
+            self.disk.rename(&unfinished, &path)?;
+            self.disk.sync_dir(&self.root)
+        });
+        stored.map_err(|e| Error::io(format!("write remembered state {}", path.display()), e))
     }
 
     /// Forgets a volume, so that what is seen next is taken as a first contact.
@@ -239,13 +225,9 @@ impl<'a> StateDirectory<'a> {
 
     /// What the state of a volume is bound to.
     pub(crate) fn associated(&self, volume: &VolumeName) -> Vec<u8> {
-        self.associated_with(volume.as_str())
-    }
-
-    fn associated_with(&self, name: &str) -> Vec<u8> {
         let mut aad = Writer(Vec::with_capacity(FINGERPRINT_BYTES + 68));
         aad.bytes(&self.keyring.fingerprint());
-        aad.var_bytes(name.as_bytes());
+        aad.var_bytes(volume.as_str().as_bytes());
         aad.0
     }
 }

@@ -59,9 +59,6 @@ pub enum Request {
     Check {
         /// Every byte.
         read_data: bool,
-        /// From where the last one was cut off.
-        #[serde(default)]
-        resume: bool,
     },
     /// Free the space that nothing reaches.
     Gc {
@@ -123,7 +120,7 @@ mod tests {
         let requests = [
             Request::Status,
             Request::Snapshot { name: Some(Name(b"a\n\xff".to_vec())), comment: "x\ny".into() },
-            Request::Check { read_data: true, resume: false },
+            Request::Check { read_data: true },
             Request::Gc { max_unused: Some(5), dry_run: true },
             Request::UmountWait,
         ];

@@ -2,7 +2,7 @@
 //!
 //! *Invariants*
 //! 1. Damage is told by the name of the object, and the check goes on; only a failure to read ends it.
-//! 2. Nothing in the repository is written. A check that reads every byte notes on this machine how far it is, if it is asked to.
+//! 2. Nothing is written.
 //!
 //! *Bounds*: two maps of pack ids are held in memory, about 100 bytes a pack; blobs are verified one after the other.
 //!
@@ -21,28 +21,8 @@ use crate::{
     id::{ManifestId, PackId, SegmentId, VolumeName},
     index::{Index, IndexOptions, PackStats},
     pack::{PackEntry, read_trailer, verify_pack},
-    state::{CheckNote, StateDirectory},
+    state::StateDirectory,
 };
-
-/// What a check does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CheckOptions {
-    /// Every byte of every pack is read and every blob unsealed; without, packs are compared with the index by their trailers.
-    pub read_data: bool,
-    /// If data is read, this machine notes how far it is.
-    pub notes: Option<CheckNotes>,
-}
-
-/// How a check deals with notes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CheckNotes {
-    /// Go on where the last check was cut off, if one was.
-    pub resume: bool,
-    /// Bytes of packs from one note to the next.
-    pub every_bytes: u64,
-    /// The time, in nanoseconds since 1970.
-    pub now_ns: i64,
-}
 
 /// How far a check is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,14 +65,12 @@ pub struct CheckSummary {
     pub unlisted_packs: u64,
     /// How much damage was told.
     pub damaged: u64,
-    /// What an earlier check had read, that this one went on from. Its packs are counted here too; its damage was told then.
-    pub earlier: Option<CheckNote>,
 }
 
 /// A check under way.
 struct Check<'a> {
     repository: &'a Repository,
-    options: CheckOptions,
+    read_data: bool,
     found: &'a mut dyn FnMut(Damage),
     summary: CheckSummary,
     /// Objects and faults that were told, since several steps may meet the same.
@@ -115,19 +93,9 @@ impl Repository {
         progress: &mut dyn FnMut(Progress),
         found: &mut dyn FnMut(Damage),
     ) -> Result<CheckSummary> {
-        self.check_with(CheckOptions { read_data, notes: None }, progress, found)
-    }
-
-    /// As [`Self::check`], with notes of how far it is.
-    pub fn check_with(
-        &self,
-        options: CheckOptions,
-        progress: &mut dyn FnMut(Progress),
-        found: &mut dyn FnMut(Damage),
-    ) -> Result<CheckSummary> {
         let _packs = self.keep_packs();
         let mut check =
-            Check { repository: self, options, found, summary: CheckSummary::default(), told: HashSet::new() };
+            Check { repository: self, read_data, found, summary: CheckSummary::default(), told: HashSet::new() };
         check.config_and_slots()?;
         check.heads()?;
         check.index()?;
@@ -342,26 +310,17 @@ impl Check<'_> {
             stored.extend(name.as_pack().map(|pack| (pack, length)));
             Ok(())
         })?;
-        // In the order of their ids, so that one id tells how far a check is.
-        stored.sort_unstable();
         let bytes_total = stored.iter().map(|(_, length)| length).sum();
         let packs_total = stored.len() as u64;
-        let mut notes = Notes::begin(self);
         for (pack, length) in stored {
             let stats = listed.remove(&pack);
             self.summary.unlisted_packs += u64::from(stats.is_none());
-            let damaged = self.summary.damaged;
-            match notes.was_read(&pack) {
-                true => self.summary.blobs += stats.map_or(0, |stats| stats.entry_count),
-                false => self.pack(pack, length, stats)?,
-            }
+            self.pack(pack, length, stats)?;
             self.summary.packs += 1;
             self.summary.pack_bytes += length;
-            notes.read(pack, length, self.summary.damaged - damaged);
             let (packs, bytes) = (self.summary.packs, self.summary.pack_bytes);
             progress(Progress { packs, packs_total, bytes, bytes_total });
         }
-        notes.end();
         for (pack, stats) in listed {
             let what = format!("the pack is gone, and with it {} blobs", stats.entry_count);
             self.damage(ObjectName::pack(&pack).to_string(), what);
@@ -374,7 +333,7 @@ impl Check<'_> {
         let name = ObjectName::pack(&pack);
         let mut read = |offset, length| repository.backend.get_range(&name, offset, length);
         let mut bad_blobs = Vec::new();
-        let entries = if self.options.read_data {
+        let entries = if self.read_data {
             let mut blob = |entry: &PackEntry, sealed: &[u8]| {
                 let unsealed = repository.sealer.unseal(entry.kind, entry.epoch, &entry.id, sealed, entry.plain_length);
                 bad_blobs.extend(unsealed.err());
@@ -404,66 +363,5 @@ impl Check<'_> {
             self.damage(name.to_string(), what);
         }
         Ok(())
-    }
-}
-
-/// How far a check is, on this machine. A note that cannot be written or read costs no more than a check that begins anew.
-struct Notes<'a> {
-    states: Option<StateDirectory<'a>>,
-    /// What an earlier check had read.
-    earlier: Option<CheckNote>,
-    so_far: CheckNote,
-    /// Bytes since the last note, and how many there may be.
-    unnoted: u64,
-    unnoted_max: u64,
-}
-
-impl<'a> Notes<'a> {
-    fn begin(check: &mut Check<'a>) -> Self {
-        let Repository { disk, state_dir, keyring, .. } = check.repository;
-        let wanted = check.options.notes.filter(|_| check.options.read_data);
-        let states = wanted.map(|_| StateDirectory::new(&**disk, state_dir, keyring));
-        let earlier = match &states {
-            Some(states) if wanted.is_some_and(|notes| notes.resume) => states.check_note().unwrap_or_else(|error| {
-                log::warn!("the check begins anew: {error}");
-                None
-            }),
-            _ => None,
-        };
-        check.summary.earlier = earlier;
-        check.summary.damaged += earlier.map_or(0, |note| note.damaged);
-        let began_ns = wanted.map_or(0, |notes| notes.now_ns);
-        let so_far = CheckNote { last: PackId([0; 32]), began_ns, packs: 0, bytes: 0, damaged: 0 };
-        let so_far = earlier.map_or(so_far, |note| CheckNote { packs: 0, bytes: 0, ..note });
-        Self { states, earlier, so_far, unnoted: 0, unnoted_max: wanted.map_or(0, |notes| notes.every_bytes) }
-    }
-
-    /// Whether the earlier check read that pack.
-    fn was_read(&self, pack: &PackId) -> bool {
-        self.earlier.is_some_and(|note| *pack <= note.last)
-    }
-
-    fn read(&mut self, pack: PackId, length: u64, damaged: u64) {
-        let note = &mut self.so_far;
-        (note.packs, note.bytes, note.damaged) = (note.packs + 1, note.bytes + length, note.damaged + damaged);
-        if self.was_read(&pack) {
-            return;
-        }
-        self.so_far.last = pack;
-        self.unnoted += length;
-        if let Some(states) = &self.states
-            && self.unnoted >= self.unnoted_max
-        {
-            self.unnoted = 0;
-            if let Err(error) = states.note_check(&self.so_far) {
-                log::warn!("a check that is cut off here will begin anew: {error}");
-            }
-        }
-    }
-
-    fn end(self) {
-        if let Some(Err(error)) = self.states.map(|states| states.forget_check()) {
-            log::warn!("{error}");
-        }
     }
 }

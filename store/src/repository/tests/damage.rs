@@ -1,7 +1,5 @@
 //! Bytes that rot or vanish: right bytes or an error, never wrong ones, and a check that names the object.
 
-use std::{collections::BTreeSet, path::Path};
-
 use super::*;
 
 /// A small repository with two chunks, a root in two packs, and two commits.
@@ -126,63 +124,4 @@ fn a_lost_copy_of_the_configuration_is_written_again() {
     assert_eq!(repository.notes().len(), 2);
     assert_eq!(read_chunks(&repository, &root).unwrap(), stored);
     assert_eq!(damage_of(&repository), []);
-}
-
-/// Harms a byte in the middle of a pack.
-fn harm(disk: &MemoryDisk, pack: &(PathBuf, u64)) {
-    disk.rot(&pack.0, pack.1 / 4, 1).unwrap();
-}
-
-#[test]
-fn a_check_that_was_cut_off_goes_on_where_it_was() {
-    let disk = new_repository();
-    let repository = open(&disk);
-    let volume = open_volume(&repository);
-    for seed in 0..6 {
-        commit_chunks(&repository, &volume, &[noise(seed, 9000)]).unwrap();
-    }
-    let mut packs: Vec<_> =
-        files(&disk).into_iter().filter(|(path, _)| path.starts_with("/repository/packs")).collect();
-    packs.sort_by_key(|(path, _)| path.file_name().unwrap().to_owned());
-    let count = packs.len() as u64;
-    assert!(count >= 12, "{count} packs");
-    harm(&disk, &packs[1]);
-    let check = |resume, stop_at: u64| {
-        let notes = CheckNotes { resume, every_bytes: 1, now_ns: if resume { 9 } else { 5 } };
-        let options = CheckOptions { read_data: true, notes: Some(notes) };
-        let mut objects = Vec::new();
-        let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let mut progress = |progress: Progress| assert!(progress.packs < stop_at, "cut off, as it should be");
-            repository.check_with(options, &mut progress, &mut |damage| objects.push(damage.object)).unwrap()
-        }));
-        (run.ok(), objects)
-    };
-    let named = |objects: &[String]| -> BTreeSet<&PathBuf> {
-        let is_named = |path: &Path| objects.iter().any(|object| path.ends_with(object));
-        packs.iter().map(|(path, _)| path).filter(|path| is_named(path)).collect()
-    };
-    let nothing = check(true, u64::MAX).0.unwrap();
-    assert_eq!((nothing.earlier, nothing.packs), (None, count), "there is nothing to go on from");
-    let (cut_off, before) = check(false, 4);
-    assert!(cut_off.is_none());
-    assert_eq!(named(&before), BTreeSet::from([&packs[1].0]));
-    // What was read is not read again, and what was not read is.
-    harm(&disk, &packs[2]);
-    harm(&disk, &packs[8]);
-    let (went_on, after) = check(true, u64::MAX);
-    let went_on = went_on.unwrap();
-    let earlier = went_on.earlier.unwrap();
-    assert_eq!((earlier.packs, earlier.damaged, earlier.began_ns), (4, before.len() as u64, 5));
-    assert_eq!(earlier.bytes, packs[..4].iter().map(|(_, length)| length).sum::<u64>());
-    assert_eq!(named(&after), BTreeSet::from([&packs[8].0]));
-    assert_eq!((went_on.damaged, went_on.packs), ((before.len() + after.len()) as u64, count));
-    assert_eq!((nothing.blobs, nothing.pack_bytes), (went_on.blobs, went_on.pack_bytes));
-    let (anew, all) = check(true, u64::MAX);
-    assert_eq!(anew.unwrap().earlier, None, "one that ended leaves nothing to go on from");
-    assert_eq!(named(&all), [1, 2, 8].iter().map(|&number: &usize| &packs[number].0).collect());
-    // Twice cut off, the time of the first is kept.
-    assert_eq!(check(false, 2).0, None);
-    assert_eq!(check(true, 6).0, None);
-    let earlier = check(true, u64::MAX).0.unwrap().earlier.unwrap();
-    assert_eq!((earlier.packs, earlier.began_ns), (6, 5));
 }
