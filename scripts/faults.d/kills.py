@@ -9,6 +9,7 @@ import importlib.util
 import os
 import random
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -92,14 +93,18 @@ def turn(place, ledger, programs, seed, what):
     with mount.watched():
         processes = [program.begin("crash") for program in programs]
         kill = Kill(mount, programs, processes, rng.uniform(0, ALIVE_SECONDS_MAX))
+        deeds = Deeds(ledger, seed)
         with Appender(ledger, seed):
-            Deeds(ledger, seed).run(1 << 30, until=lambda: not mount.alive())
+            deeds.run(1 << 30, until=lambda: not mount.alive())
         kill.thread.join()
         for program, process in zip(programs, processes):
             program.end(process, what)
     if kill.late:
         raise Violation(f"{what}: not at work in {READY_SECONDS_MAX} s\n" + "".join(program.told() for program in programs))
     mount.kill()
+    # Nothing was wrong until it died, and it died of nothing else.
+    if deeds.refused or mount.process.returncode != -signal.SIGKILL or "panicked" in mount.log():
+        raise Violation(f"{what}: {deeds.refused} calls were refused, {ledger.errors}; exit code {mount.process.returncode}\n{mount.log()}")
     mount = place.must_start(what)
     found = place.look(ledger.root)
     wrong = ledger.judge(*found)

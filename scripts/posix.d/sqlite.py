@@ -1,5 +1,6 @@
 """Four writers of one SQLite database, in each journal mode; what they wrote has to be there, once and whole."""
 
+import contextlib
 import multiprocessing
 import os
 import sqlite3
@@ -86,6 +87,9 @@ def insert_until_it_dies(path, number, plain):
 def crash(directory, plain):
     writers = []
     for number, mode in enumerate(MODES):
+        # Of a crash before.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{plain}/committed-{number}")
         path = f"{directory}/{mode}.db"
         db = connect(path)
         db.execute("drop table if exists crash")
