@@ -73,7 +73,7 @@ fn read(volume: &Volume, name: &str) -> Vec<u8> {
 /// Threads as they are, and something that is done once each before a call that changes the disk, when its condition holds.
 struct Interrupted {
     stage: AtomicUsize,
-    due: Box<dyn Fn(usize) -> bool + Send + Sync>,
+    due: Box<dyn Fn(usize, &'static str) -> bool + Send + Sync>,
     done: Box<dyn Fn(usize) + Send + Sync>,
 }
 
@@ -92,40 +92,13 @@ impl Spawner for Interrupted {
 
     fn blocking_end(&self) {}
 
-    fn step(&self, _: &'static str) {
+    fn step(&self, label: &'static str) {
         let stage = self.stage.load(Ordering::SeqCst);
-        if (self.due)(stage)
+        if (self.due)(stage, label)
             && self.stage.compare_exchange(stage, stage + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
         {
             (self.done)(stage);
         }
-    }
-}
-
-/// Does something once, where a step of this label is.
-struct AtStep {
-    label: &'static str,
-    done: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-}
-
-impl std::fmt::Debug for AtStep {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AtStep").field("label", &self.label).finish_non_exhaustive()
-    }
-}
-
-impl Spawner for AtStep {
-    fn spawn(&self, name: &str, f: Box<dyn FnOnce() + Send>) -> std::io::Result<JoinHandle> {
-        Threads.spawn(name, f)
-    }
-
-    fn blocking_begin(&self) {}
-
-    fn blocking_end(&self) {}
-
-    fn step(&self, label: &'static str) {
-        let done = (label == self.label).then(|| self.done.lock().expect("nobody panics with it").take()).flatten();
-        done.into_iter().for_each(|done| done());
     }
 }
 
@@ -469,7 +442,7 @@ fn what_is_synced_during_a_checkpoint_is_not_lost_to_what_the_checkpoint_froze()
         let (armed, trace) = (Arc::clone(&shared_volume), Arc::clone(&trace));
         Interrupted {
             stage: AtomicUsize::new(0),
-            due: Box::new(move |stage| match stage {
+            due: Box::new(move |stage, _| match stage {
                 // The first batch is being flushed, and the file is in the second.
                 0 => armed.get().is_some(),
                 // The index is stored, and the head is not.
@@ -520,7 +493,7 @@ fn a_copy_during_a_checkpoint_is_not_lost_to_what_the_checkpoint_froze() {
         Interrupted {
             stage: AtomicUsize::new(0),
             // The first batch is being flushed, and the target is in the second.
-            due: Box::new(move |stage| stage == 0 && due.get().is_some()),
+            due: Box::new(move |stage, _| stage == 0 && due.get().is_some()),
             done: Box::new(move |_| {
                 let (volume, source, target) = done.get().expect("it is armed");
                 // What is frozen of the target is an inline body, so publishing it needs nothing of the thread that waits here.
@@ -554,9 +527,29 @@ fn a_copy_during_a_checkpoint_is_not_lost_to_what_the_checkpoint_froze() {
 fn a_copy_beside_a_checkpoint_that_gives_up_is_not_lost_to_what_was_dirty() {
     let disk = rig::new_disk();
     let faults = FaultDisk::new(shared(&disk));
-    let steps = Arc::new(AtStep { label: "checkpoint: given up", done: Mutex::new(None) });
+    let armed = Arc::new(OnceLock::<(Arc<Volume>, HandleId, HandleId)>::new());
+    let copying = Arc::new(OnceLock::new());
+    let steps = {
+        let (armed, copying) = (Arc::clone(&armed), Arc::clone(&copying));
+        Interrupted {
+            stage: AtomicUsize::new(0),
+            due: Box::new(|stage, label| stage == 0 && label == "checkpoint: given up"),
+            done: Box::new(move |_| {
+                let (volume, source, target) = armed.get().expect("it is armed").clone();
+                let (tell, told) = mpsc::channel();
+                let copy = std::thread::spawn(move || {
+                    let copied = volume.copy_range((source, 0), (target, 0), 50_000);
+                    // Nobody listens any more if it had to wait for the checkpoint, as it should.
+                    let _ = tell.send(());
+                    copied
+                });
+                let _ = told.recv_timeout(Duration::from_millis(300));
+                assert!(copying.set(Mutex::new(Some(copy))).is_ok(), "a step is taken once");
+            }),
+        }
+    };
     let options = rig::repository_options(&(Arc::new(faults.clone()) as Arc<dyn Disk>), Access::ReadWrite);
-    let repository = Repository::open(OpenOptions { spawner: steps.clone(), ..options }).expect("it opens");
+    let repository = Repository::open(OpenOptions { spawner: Arc::new(steps), ..options }).expect("it opens");
     let settings = Settings { journal_segment: 1 << 20, ..Settings::default() };
     let volume = Volume::open(repository, rig::volume_options(rig::main_volume(), &settings)).expect("it opens").0;
     let (_, source) = create(&volume, "source");
@@ -569,19 +562,7 @@ fn a_copy_beside_a_checkpoint_that_gives_up_is_not_lost_to_what_was_dirty() {
     // It is in the second batch, which the checkpoint never comes to.
     let (_, target) = create(&volume, "target");
     volume.write(target, 0, &noise(2, 60_000)).expect("there is room");
-    let copying = Arc::new(OnceLock::new());
-    let (copied, began) = (Arc::clone(&volume), Arc::clone(&copying));
-    *steps.done.lock().expect("nobody panics with it") = Some(Box::new(move || {
-        let (tell, told) = mpsc::channel();
-        let copy = std::thread::spawn(move || {
-            let copied = copied.copy_range((source, 0), (target, 0), 50_000);
-            // Nobody listens any more if it had to wait for the checkpoint, as it should.
-            let _ = tell.send(());
-            copied
-        });
-        let _ = told.recv_timeout(Duration::from_millis(300));
-        assert!(began.set(Mutex::new(Some(copy))).is_ok(), "a step is taken once");
-    }));
+    armed.set((Arc::clone(&volume), source, target)).expect("this happens once");
     faults.add(Rule::once(Op::Write, Fault::NoSpace).times(u64::MAX));
     assert!(volume.checkpoint().expect_err("the disk is full").is_no_space());
     let copy = copying.get().expect("the checkpoint gave up").lock().expect("nobody panics with it").take();
