@@ -379,19 +379,25 @@ fn a_volume_that_is_dropped_without_closing_ends() {
     }
 }
 
+/// A file of so many bytes that was flushed, cut, flushed again and synced.
+fn cut_between_flushes(disk: &MemoryDisk, length: usize, size: u64) -> (Arc<Volume>, Ino, HandleId) {
+    let volume = open(disk, &small());
+    let (ino, handle) = create(&volume, "file");
+    volume.write(handle, 0, &noise(1, length)).expect("there is room");
+    volume.flush_dirty().expect("the disk is well");
+    volume.set_attr(ino, &SetAttr { size: Some(size), ..SetAttr::default() }).expect("a file has a size");
+    volume.flush_dirty().expect("the disk is well");
+    volume.fsync(handle).expect("the disk is well");
+    (volume, ino, handle)
+}
+
 /// A file was flushed, cut to almost nothing, flushed again as an inline body, and synced. The record told of the extents and then
 /// of zeros as far as the new size: replay left the extents behind it, and when the file grew again after the crash, bytes that
 /// had been cut off were there again. Found by seed 181 of the histories under pressure.
 #[test]
 fn bytes_that_were_cut_off_before_a_crash_do_not_return_when_the_file_grows_after_it() {
     let disk = rig::new_disk();
-    let volume = open(&disk, &small());
-    let (ino, handle) = create(&volume, "file");
-    volume.write(handle, 0, &noise(1, 100_000)).expect("there is room");
-    volume.flush_dirty().expect("the disk is well");
-    volume.set_attr(ino, &SetAttr { size: Some(500), ..SetAttr::default() }).expect("a file has a size");
-    volume.flush_dirty().expect("the disk is well");
-    volume.fsync(handle).expect("the disk is well");
+    let (_volume, ino, _) = cut_between_flushes(&disk, 100_000, 500);
     let after = open(&disk.crash(), &small());
     after.set_attr(ino, &SetAttr { size: Some(100_000), ..SetAttr::default() }).expect("a file has a size");
     let found = read(&after, "file");
@@ -404,13 +410,7 @@ fn bytes_that_were_cut_off_before_a_crash_do_not_return_when_the_file_grows_afte
 #[test]
 fn bytes_of_a_body_that_were_cut_off_before_a_sync_do_not_return() {
     let disk = rig::new_disk();
-    let volume = open(&disk, &small());
-    let (ino, handle) = create(&volume, "file");
-    volume.write(handle, 0, &noise(1, 1906)).expect("there is room");
-    volume.flush_dirty().expect("the disk is well");
-    volume.set_attr(ino, &SetAttr { size: Some(1060), ..SetAttr::default() }).expect("a file has a size");
-    volume.flush_dirty().expect("the disk is well");
-    volume.fsync(handle).expect("the disk is well");
+    let (volume, ino, handle) = cut_between_flushes(&disk, 1906, 1060);
     // A gap that nobody has written to, once before the crash and once after it.
     for grown in [false, true] {
         if grown {
