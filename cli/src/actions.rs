@@ -2,15 +2,18 @@
 
 use std::{cell::RefCell, sync::Arc};
 
-use vellum_fs::volume::{
-    Volume,
-    check::TreeSummary,
-    gc::{self, GcStep},
-    snapshot::SnapshotRequest,
+use vellum_fs::{
+    time::Time,
+    volume::{
+        Volume,
+        check::TreeSummary,
+        gc::{self, GcStep},
+        snapshot::SnapshotRequest,
+    },
 };
 use vellum_store::{
     id::VolumeName,
-    repository::{Damage, GcOptions, Progress, Repository},
+    repository::{CheckNotes, CheckOptions, Damage, GcOptions, Progress, Repository},
 };
 
 use crate::{
@@ -22,6 +25,8 @@ use crate::{
 
 /// Damage beyond this is counted, and told while the check runs, but not repeated in its report.
 const DAMAGE_KEPT_MAX: usize = 10_000;
+/// Bytes that a check reads between two notes of how far it is: seconds of work, and a file of a hundred bytes.
+const CHECK_NOTED_BYTES: u64 = 256 << 20;
 
 /// Takes a snapshot.
 pub fn snapshot(volume: &Volume, name: Option<&Name>, comment: &str) -> Result<SnapshotReport> {
@@ -66,11 +71,12 @@ pub fn fill_status(volume: &Volume, mut status: StatusReport) -> Result<StatusRe
 }
 
 /// Checks a repository and the trees of all its volumes. `mounted` is the one that this process has open. `tell` is given
-/// progress and damage as they come.
+/// progress and damage as they come. With `resume`, packs that the last check found right before it was cut off are not read again.
 pub fn check(
     repository: &Arc<Repository>,
     mounted: Option<&Volume>,
     read_data: bool,
+    resume: bool,
     tell: &mut dyn FnMut(Answer),
 ) -> Result<CheckReport> {
     let _packs = repository.keep_packs();
@@ -84,7 +90,9 @@ pub fn check(
         }
     };
     let mut progress = |progress: Progress| tell.borrow_mut()(Answer::Progress(progress.into()));
-    let mut report = CheckReport::new(&repository.check(read_data, &mut progress, &mut found)?, read_data);
+    let notes = CheckNotes { resume, every_bytes: CHECK_NOTED_BYTES, now_ns: Time::now().as_nanos() };
+    let options = CheckOptions { read_data, notes: Some(notes) };
+    let mut report = CheckReport::new(&repository.check(options, &mut progress, &mut found)?, read_data);
     for name in repository.volumes() {
         let trees = match mounted.filter(|volume| volume.options().name == name) {
             Some(volume) => Ok(volume.check_trees(&mut found)?),
@@ -103,6 +111,9 @@ pub fn check(
             }
             Err(error) => return Err(error),
         }
+    }
+    if read_data && let Err(error) = repository.forget_check() {
+        log::warn!("the next check may go on from this one, which has ended: {error}");
     }
     report.damage = damage;
     Ok(report)

@@ -311,6 +311,9 @@ pub struct CheckArgs {
     /// Read and verify every byte
     #[arg(long)]
     pub read_data: bool,
+    /// Go on where the last check with --read-data on this machine was cut off
+    #[arg(long, requires = "read_data")]
+    pub resume: bool,
 }
 
 /// `repair`

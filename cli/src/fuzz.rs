@@ -186,7 +186,7 @@ fn control_seeds() -> Vec<Vec<u8>> {
         Request::Status,
         Request::Snapshot { name: Some(name()), comment: "x\ny".into() },
         Request::Rename { name: name(), new_name: Name(b"b".to_vec()) },
-        Request::Check { read_data: true },
+        Request::Check { read_data: true, resume: true },
         Request::Gc { max_unused: Some(5), dry_run: true },
     ];
     let status = StatusReport {

@@ -6,13 +6,14 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use vellum_fs::{
     format::volume::SnapshotRecord,
+    time::Time,
     volume::{
         gc,
         harm::{Harm, HarmKind, TreeName},
         repair,
     },
 };
-use vellum_store::repository::{CheckSummary, Damage, Progress, RepositoryStats};
+use vellum_store::repository::{CheckSummary, Damage, EarlierCheck, Progress, RepositoryStats};
 
 use crate::output::{escaped, exact_time};
 
@@ -276,10 +277,30 @@ pub struct CheckReport {
     pub trees: u64,
     /// Their nodes, each counted once.
     pub nodes: u64,
+    /// What an earlier check had read, from which this one went on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<EarlierReport>,
     /// How much damage was found.
     pub damaged: u64,
     /// The damage, as far as it was kept.
     pub damage: Vec<DamageReport>,
+}
+
+/// What was read by a check that was cut off, and not again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierReport {
+    /// When it began, in seconds since 1970.
+    pub began_seconds: i64,
+    /// Packs that it found right.
+    pub packs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl From<EarlierCheck> for EarlierReport {
+    fn from(EarlierCheck { began_ns, packs, bytes }: EarlierCheck) -> Self {
+        Self { began_seconds: Time::from_nanos(began_ns).sec, packs, bytes }
+    }
 }
 
 impl CheckReport {
@@ -295,6 +316,7 @@ impl CheckReport {
             blobs: summary.blobs,
             unlisted_packs: summary.unlisted_packs,
             damaged: summary.damaged,
+            earlier: summary.earlier.map(Into::into),
             ..Self::default()
         }
     }

@@ -279,6 +279,9 @@ fn damage_is_named_leads_to_its_code_and_spares_the_rest() {
 
     let name = pack.file_name().unwrap().to_str().unwrap();
     place.run(["check", "repo", "--read-data"]).failed(3, name);
+    // None was cut off: it reads everything.
+    place.run(["check", "repo", "--read-data", "--resume"]).failed(3, name);
+    place.run(["check", "repo", "--resume"]).failed(2, "--read-data");
     let restored = place.run(["restore", "repo", "one", "--to", "out"]);
     assert!(restored.out.contains("damaged: dir/large"), "{restored:?}");
     restored.failed(3, "1 entry is damaged");

@@ -35,6 +35,10 @@ use crate::format::head::{HEAD_BYTES, Head};
 use crate::format::sealed;
 use crate::id::{HeadHash, VolumeName};
 
+mod checked;
+
+pub use checked::{Checked, CheckedList, Mark};
+
 const MAGIC: [u8; 4] = *b"VLMS";
 const VERSION: u32 = 0;
 const FINGERPRINT_BYTES: usize = 16;
@@ -225,9 +229,13 @@ impl<'a> StateDirectory<'a> {
 
     /// What the state of a volume is bound to.
     pub(crate) fn associated(&self, volume: &VolumeName) -> Vec<u8> {
+        self.associated_with(volume.as_str())
+    }
+
+    fn associated_with(&self, name: &str) -> Vec<u8> {
         let mut aad = Writer(Vec::with_capacity(FINGERPRINT_BYTES + 68));
         aad.bytes(&self.keyring.fingerprint());
-        aad.var_bytes(volume.as_str().as_bytes());
+        aad.var_bytes(name.as_bytes());
         aad.0
     }
 }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use vellum_fs::volume::Volume;
 use vellum_store::{
     disk::{Disk, FaultDisk, MemoryDisk, fault::Rule},
+    repository::CheckOptions,
     spawn::Seed,
 };
 
@@ -53,7 +54,7 @@ fn lose_in_recovery(image: MemoryDisk, times: u64, settings: &Settings, seed: &m
 fn check(volume: &Volume) {
     volume
         .repository()
-        .check(true, &mut |_| {}, &mut |damage| panic!("a check after a crash finds {damage:?}"))
+        .check(CheckOptions::EVERY_BYTE, &mut |_| {}, &mut |damage| panic!("a check after a crash finds {damage:?}"))
         .expect("a check succeeds");
 }
 

@@ -1,5 +1,6 @@
 //! `vellum check`: looks for damage. Every finding is told as it comes, and leads to an exit code of its own.
 
+use vellum_fs::time::Time;
 use vellum_store::repository::Access;
 
 use crate::{
@@ -8,7 +9,7 @@ use crate::{
     context::Context,
     control::{Answer, Request},
     error::{Error, Exit, Result},
-    output::{bytes, counted, escaped},
+    output::{bytes, counted, escaped, local_time},
     progress::Progress,
     reports::CheckReport,
     target::Target,
@@ -20,13 +21,13 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<()> {
     let report = match target {
         Target::Mounted(mut client) => {
             let progress = Progress::start("checking", context.output.json);
-            let request = Request::Check { read_data: args.read_data };
+            let request = Request::Check { read_data: args.read_data, resume: args.resume };
             client.ask(&request, &mut |answer| tell(&progress, answer))?
         }
         Target::Repository(source) => {
             let repository = context.open(&source.path, Access::ReadOnly)?;
             let progress = Progress::start("checking", context.output.json);
-            actions::check(&repository, None, args.read_data, &mut |answer| tell(&progress, answer))?
+            actions::check(&repository, None, args.read_data, args.resume, &mut |answer| tell(&progress, answer))?
         }
     };
     context.output.print(&report, |out| {
@@ -41,6 +42,15 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<()> {
             counted(report.trees, "tree", "trees"),
             counted(report.nodes, "node", "nodes"),
         )?;
+        if let Some(earlier) = &report.earlier {
+            writeln!(
+                out,
+                "{} of them, {}, had been read by the check that began on {} and was cut off",
+                counted(earlier.packs, "pack", "packs"),
+                bytes(earlier.bytes),
+                local_time(Time { sec: earlier.began_seconds, nsec: 0 }),
+            )?;
+        }
         match report.damaged {
             0 => writeln!(out, "no damage found"),
             count => writeln!(out, "{}", counted(count, "damaged object", "damaged objects")),

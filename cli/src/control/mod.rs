@@ -59,6 +59,9 @@ pub enum Request {
     Check {
         /// Every byte.
         read_data: bool,
+        /// From where the last one was cut off.
+        #[serde(default)]
+        resume: bool,
     },
     /// Free the space that nothing reaches.
     Gc {
@@ -120,7 +123,7 @@ mod tests {
         let requests = [
             Request::Status,
             Request::Snapshot { name: Some(Name(b"a\n\xff".to_vec())), comment: "x\ny".into() },
-            Request::Check { read_data: true },
+            Request::Check { read_data: true, resume: false },
             Request::Gc { max_unused: Some(5), dry_run: true },
             Request::UmountWait,
         ];

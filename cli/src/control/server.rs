@@ -285,10 +285,15 @@ fn answer(shared: &Shared, request: &Request, to: &mut impl Write) -> Result<ser
         Request::Delete { name } => value(&actions::delete(&volume, name)?),
         Request::Rename { name, new_name } => value(&actions::rename(&volume, name, new_name)?),
         Request::Stats => value(&actions::stats(volume.repository())?),
-        Request::Check { read_data } => {
-            // Who asked may go away meanwhile; what is found is in the log then.
-            let mut tell = |answer| drop(write_line(&mut *to, &answer));
-            value(&actions::check(volume.repository(), Some(&volume), *read_data, &mut tell)?)
+        Request::Check { read_data, resume } => {
+            // Who asked may go away meanwhile.
+            let mut tell = |answer| {
+                if let Answer::Found(damage) = &answer {
+                    log::error!("a check finds damage: {}: {}", damage.object, damage.what);
+                }
+                drop(write_line(&mut *to, &answer));
+            };
+            value(&actions::check(volume.repository(), Some(&volume), *read_data, *resume, &mut tell)?)
         }
         Request::Gc { max_unused, dry_run } => {
             let mut tell = |answer| drop(write_line(&mut *to, &answer));

@@ -33,7 +33,7 @@ use parking_lot::Mutex;
 
 use super::{ASIDE_MAX, Backend, ObjectName, OpenName, OpenObject, Put, Space, random_name};
 use crate::{
-    disk::{Disk, DiskFile, EntryKind},
+    disk::{Disk, DiskFile, EntryKind, FileIdentity},
     error::{Error, Result},
 };
 
@@ -301,6 +301,14 @@ impl Backend for LocalBackend {
             Some(info) if !info.is_dir => Ok(Some(info.len)),
             _ => self.shared.check_root().map(|()| None),
         }
+    }
+
+    fn identity(&self, name: &ObjectName) -> Result<Option<FileIdentity>> {
+        // Reading goes on with what has the name from now on, not with a descriptor of what had it.
+        let dropped = self.open_files.lock().forget(name);
+        drop(dropped);
+        let info = self.shared.metadata(&self.shared.path(name.as_str()))?;
+        Ok(info.and_then(|info| info.identity))
     }
 
     fn list(&self, prefix: &str, f: &mut dyn FnMut(ObjectName, u64) -> Result<()>) -> Result<()> {

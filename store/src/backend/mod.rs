@@ -20,6 +20,7 @@
 use std::fmt;
 
 use crate::{
+    disk::FileIdentity,
     error::{Error, Result},
     id::{ManifestId, PackId, SegmentId, VolumeName, hex},
 };
@@ -62,6 +63,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// The length of an object, `None` if there is none.
     fn length(&self, name: &ObjectName) -> Result<Option<u64>>;
+
+    /// What tells a stored object from a copy of it and from one that took its place; `None` where the storage cannot tell. What is read after
+    /// the call is that object or a later one.
+    fn identity(&self, _name: &ObjectName) -> Result<Option<FileIdentity>> {
+        Ok(None)
+    }
 
     /// Calls `f` with each object whose name starts with `prefix` and its length, in no order. An error of `f` ends the listing and is returned.
     /// What is stored or deleted meanwhile may or may not be seen.

@@ -109,7 +109,8 @@ impl Disk for LocalDisk {
         match fs::metadata(path) {
             Ok(info) => {
                 let occupied_bytes = system::occupied_bytes(&info);
-                Ok(Some(FileInfo { len: info.len(), occupied_bytes, is_dir: info.is_dir() }))
+                let identity = system::identity(&info);
+                Ok(Some(FileInfo { len: info.len(), occupied_bytes, is_dir: info.is_dir(), identity }))
             }
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
             Err(e) => Err(e),
@@ -282,7 +283,8 @@ mod tests {
         assert_eq!(LocalDisk.create_new(&file).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(LocalDisk.metadata(&missing).unwrap(), None);
         assert_eq!(LocalDisk.metadata(&file.join("below")).unwrap(), None);
-        assert_eq!(LocalDisk.metadata(&file).unwrap(), Some(FileInfo { len: 0, occupied_bytes: 0, is_dir: false }));
+        let info = LocalDisk.metadata(&file).unwrap().unwrap();
+        assert_eq!((info.len, info.occupied_bytes, info.is_dir), (0, 0, false));
         assert!(LocalDisk.create_dir(&file).is_err());
         LocalDisk.create_dir(dir.path()).unwrap();
         LocalDisk.sync_dir(dir.path()).unwrap();
@@ -307,6 +309,22 @@ mod tests {
         };
         assert_eq!((list(true), list(false)), (1, 2));
         assert!(found.contains(&("file".into(), EntryKind::File)) && found.contains(&("dir".into(), EntryKind::Dir)));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_is_told_from_its_copy_and_from_what_takes_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, copy) = (dir.path().join("file"), dir.path().join("copy"));
+        let identity = |path: &Path| LocalDisk.metadata(path).unwrap().unwrap().identity.unwrap();
+        fs::write(&file, b"bytes").unwrap();
+        let first = identity(&file);
+        fs::read(&file).unwrap();
+        assert_eq!(identity(&file), first);
+        fs::copy(&file, &copy).unwrap();
+        assert_ne!(identity(&copy), first);
+        fs::rename(&copy, &file).unwrap();
+        assert_ne!(identity(&file), first);
     }
 
     #[cfg(unix)]

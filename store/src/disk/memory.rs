@@ -27,7 +27,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Allocation, Disk, DiskFile, DiskLock, EntryKind, FileInfo, Space};
+use super::{Allocation, Disk, DiskFile, DiskLock, EntryKind, FileIdentity, FileInfo, Space};
 use crate::spawn::Seed;
 
 mod content;
@@ -491,7 +491,8 @@ impl Disk for MemoryDisk {
             Ok(Some(entry)) => {
                 let (len, occupied_bytes) =
                     state.files.get(&entry.node).map_or((0, 0), |file| (file.seen.len(), file.charged));
-                Ok(Some(FileInfo { len, occupied_bytes, is_dir: entry.is_dir }))
+                let identity = Some(FileIdentity { device: 0, file: entry.node, changed_ns: 0 });
+                Ok(Some(FileInfo { len, occupied_bytes, is_dir: entry.is_dir, identity }))
             }
             Ok(None) => Ok(None),
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),

@@ -153,6 +153,19 @@ pub struct FileInfo {
     pub occupied_bytes: u64,
     /// Whether it is a directory.
     pub is_dir: bool,
+    /// Which file it is; `None` where the system does not tell.
+    pub identity: Option<FileIdentity>,
+}
+
+/// What tells a file from any other, and from itself after its bytes were changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileIdentity {
+    /// The filesystem, as long as it stays mounted.
+    pub device: u64,
+    /// The file's number there.
+    pub file: u64,
+    /// When anything of it changed last, in nanoseconds since 1970; no program can set it.
+    pub changed_ns: i64,
 }
 
 /// What [`DiskFile::allocate`] achieved.

@@ -2,13 +2,17 @@
 //!
 //! *Invariants*
 //! 1. Damage is told by the name of the object, and the check goes on; only a failure to read ends it.
-//! 2. Nothing is written.
+//! 2. Nothing in the repository is written. What a check has read it notes in the state directory of this machine, if it is asked to.
+//! 3. A pack that an earlier check has read is not read again only if that check was cut off, found it right, and it is the same file still.
 //!
 //! *Bounds*: two maps of pack ids are held in memory, about 100 bytes a pack; blobs are verified one after the other.
 //!
 //! *Not here*: whether the trees are whole (`fs`, which walks them), repair.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+};
 
 use super::{Repository, open::read_slots};
 use crate::{
@@ -21,8 +25,44 @@ use crate::{
     id::{ManifestId, PackId, SegmentId, VolumeName},
     index::{Index, IndexOptions, PackStats},
     pack::{PackEntry, read_trailer, verify_pack},
-    state::StateDirectory,
+    state::{CheckedList, Mark, StateDirectory},
 };
+
+/// What a check does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckOptions {
+    /// Every byte of every pack is read and every blob unsealed; without, packs are compared with the index by their trailers.
+    pub read_data: bool,
+    /// Whether this machine notes which packs were read; of use with `read_data` only.
+    pub notes: Option<CheckNotes>,
+}
+
+impl CheckOptions {
+    /// Reads every byte and notes nothing.
+    pub const EVERY_BYTE: Self = Self { read_data: true, notes: None };
+}
+
+/// How a check deals with notes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckNotes {
+    /// Go on where the last check was cut off, if one was.
+    pub resume: bool,
+    /// Bytes of packs from one note to the next.
+    pub every_bytes: u64,
+    /// The time, in nanoseconds since 1970.
+    pub now_ns: i64,
+}
+
+/// What was read by an earlier check, that was cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EarlierCheck {
+    /// When it began, in nanoseconds since 1970.
+    pub began_ns: i64,
+    /// Packs that it found right and that are the same files still.
+    pub packs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
 
 /// How far a check is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,12 +105,14 @@ pub struct CheckSummary {
     pub unlisted_packs: u64,
     /// How much damage was told.
     pub damaged: u64,
+    /// The check that this one went on from. Its packs are counted above, too.
+    pub earlier: Option<EarlierCheck>,
 }
 
 /// A check under way.
 struct Check<'a> {
     repository: &'a Repository,
-    read_data: bool,
+    options: CheckOptions,
     found: &'a mut dyn FnMut(Damage),
     summary: CheckSummary,
     /// Objects and faults that were told, since several steps may meet the same.
@@ -85,22 +127,26 @@ impl Repository {
         self.packs_in_use.read()
     }
 
-    /// Checks everything but the trees. With `read_data` every byte of every pack is read and every blob unsealed; without, packs are
-    /// compared with the index by their trailers.
+    /// Checks everything but the trees. With notes, [`Self::forget_check`] is to follow once nothing is left to be done.
     pub fn check(
         &self,
-        read_data: bool,
+        options: CheckOptions,
         progress: &mut dyn FnMut(Progress),
         found: &mut dyn FnMut(Damage),
     ) -> Result<CheckSummary> {
         let _packs = self.keep_packs();
         let mut check =
-            Check { repository: self, read_data, found, summary: CheckSummary::default(), told: HashSet::new() };
+            Check { repository: self, options, found, summary: CheckSummary::default(), told: HashSet::new() };
         check.config_and_slots()?;
         check.heads()?;
         check.index()?;
         check.packs(progress)?;
         Ok(check.summary)
+    }
+
+    /// Drops the notes of a check that has ended, as there is nothing to go on with.
+    pub fn forget_check(&self) -> Result<()> {
+        CheckedList::forget(&StateDirectory::new(&*self.disk, &self.state_dir, &self.keyring))
     }
 }
 
@@ -312,15 +358,29 @@ impl Check<'_> {
         })?;
         let bytes_total = stored.iter().map(|(_, length)| length).sum();
         let packs_total = stored.len() as u64;
+        let states = StateDirectory::new(&*repository.disk, &repository.state_dir, &repository.keyring);
+        let (mut notes, began_ns) = Notes::begin(self.options, &states)?;
+        self.summary.earlier = began_ns.map(|began_ns| EarlierCheck { began_ns, packs: 0, bytes: 0 });
         for (pack, length) in stored {
             let stats = listed.remove(&pack);
             self.summary.unlisted_packs += u64::from(stats.is_none());
-            self.pack(pack, length, stats)?;
+            // Before it is read: what takes its place meanwhile is another file.
+            let mark = notes.mark(repository, &pack, length)?;
+            if mark.is_some_and(|mark| notes.earlier.contains(&mark)) {
+                self.pack(pack, length, stats, false)?;
+                if let Some(earlier) = &mut self.summary.earlier {
+                    earlier.packs += 1;
+                    earlier.bytes += length;
+                }
+            } else if self.pack(pack, length, stats, self.options.read_data)? {
+                notes.add(mark, length);
+            }
             self.summary.packs += 1;
             self.summary.pack_bytes += length;
             let (packs, bytes) = (self.summary.packs, self.summary.pack_bytes);
             progress(Progress { packs, packs_total, bytes, bytes_total });
         }
+        notes.write();
         for (pack, stats) in listed {
             let what = format!("the pack is gone, and with it {} blobs", stats.entry_count);
             self.damage(ObjectName::pack(&pack).to_string(), what);
@@ -328,12 +388,13 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn pack(&mut self, pack: PackId, length: u64, stats: Option<PackStats>) -> Result<()> {
+    /// Checks one pack, each blob of it if `read_data` is set. Returns whether it is there and right.
+    fn pack(&mut self, pack: PackId, length: u64, stats: Option<PackStats>, read_data: bool) -> Result<bool> {
         let repository = self.repository;
         let name = ObjectName::pack(&pack);
         let mut read = |offset, length| repository.backend.get_range(&name, offset, length);
         let mut bad_blobs = Vec::new();
-        let entries = if self.read_data {
+        let entries = if read_data {
             let mut blob = |entry: &PackEntry, sealed: &[u8]| {
                 let unsealed = repository.sealer.unseal(entry.kind, entry.epoch, &entry.id, sealed, entry.plain_length);
                 bad_blobs.extend(unsealed.err());
@@ -343,6 +404,7 @@ impl Check<'_> {
         } else {
             read_trailer(&repository.keyring, pack, length, &mut read)
         };
+        let mut right = bad_blobs.is_empty();
         for error in bad_blobs {
             self.damage(name.to_string(), error.to_string());
         }
@@ -350,9 +412,9 @@ impl Check<'_> {
             Ok(entries) => entries,
             // Deleted between listing and reading.
             Err(Error::NotFound { .. }) if repository.backend.length(&name)?.is_none() && stats.is_none() => {
-                return Ok(());
+                return Ok(false);
             }
-            Err(error) => return self.tell(error),
+            Err(error) => return self.tell(error).map(|()| false),
         };
         self.summary.blobs += entries.len() as u64;
         let sealed_bytes: u64 = entries.iter().map(|entry| u64::from(entry.length)).sum();
@@ -361,7 +423,71 @@ impl Check<'_> {
         {
             let what = format!("it holds {} blobs, and the index lists {} of it", entries.len(), stats.entry_count);
             self.damage(name.to_string(), what);
+            right = false;
         }
-        Ok(())
+        Ok(right)
+    }
+}
+
+/// Which packs this check and the one before it have read. Notes only save work: if they cannot be written, the check goes on without.
+struct Notes<'a> {
+    list: Option<CheckedList<'a>>,
+    earlier: HashSet<Mark>,
+    /// Bytes of packs since the last note, and how many there may be.
+    unwritten: u64,
+    unwritten_max: u64,
+}
+
+impl<'a> Notes<'a> {
+    /// Notes, and when the earlier check began if this one goes on from there.
+    fn begin(options: CheckOptions, states: &'a StateDirectory<'_>) -> Result<(Self, Option<i64>)> {
+        let mut new = Self { list: None, earlier: HashSet::new(), unwritten: 0, unwritten_max: 0 };
+        let Some(notes) = options.notes.filter(|_| options.read_data) else { return Ok((new, None)) };
+        new.unwritten_max = notes.every_bytes;
+        if !notes.resume {
+            new.list = CheckedList::begin(states, notes.now_ns).unwrap_or_else(|error| {
+                log::warn!("if this check is cut off, it cannot be gone on with: {error}");
+                None
+            });
+            return Ok((new, None));
+        }
+        let (list, checked) = CheckedList::resume(states, notes.now_ns)?.ok_or_else(|| {
+            let busy = io::Error::new(io::ErrorKind::ResourceBusy, "another check of it runs on this machine");
+            Error::io("go on with the check of this repository", busy)
+        })?;
+        (new.list, new.earlier) = (Some(list), checked.packs);
+        Ok((new, checked.began_ns))
+    }
+
+    /// What stands for a pack in the notes; `None` if there are none.
+    fn mark(&self, repository: &Repository, pack: &PackId, length: u64) -> Result<Option<Mark>> {
+        if self.list.is_none() {
+            return Ok(None);
+        }
+        let identity = repository.backend.identity(&ObjectName::pack(pack))?;
+        Ok(identity.map(|identity| Mark::new(pack, length, &identity)))
+    }
+
+    fn add(&mut self, mark: Option<Mark>, length: u64) {
+        let (Some(list), Some(mark)) = (&mut self.list, mark) else { return };
+        let added = list.add(mark, length);
+        self.keep(added);
+        self.unwritten += length;
+        if self.unwritten >= self.unwritten_max {
+            self.write();
+        }
+    }
+
+    fn write(&mut self) {
+        self.unwritten = 0;
+        let written = self.list.as_mut().map_or(Ok(()), |list| list.write());
+        self.keep(written);
+    }
+
+    fn keep(&mut self, noted: Result<()>) {
+        if let Err(error) = noted {
+            log::warn!("if this check is cut off, it begins anew from here: {error}");
+            self.list = None;
+        }
     }
 }

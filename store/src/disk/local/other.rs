@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use crate::disk::Space;
+use crate::disk::{FileIdentity, Space};
 
 pub(super) fn owner_only(_options: &mut OpenOptions) {}
 
@@ -20,6 +20,10 @@ pub(super) fn create_dir(path: &Path) -> io::Result<()> {
 
 pub(super) fn occupied_bytes(info: &fs::Metadata) -> u64 {
     info.len()
+}
+
+pub(super) fn identity(_: &fs::Metadata) -> Option<FileIdentity> {
+    None
 }
 
 #[cfg(windows)]

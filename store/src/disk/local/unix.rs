@@ -9,7 +9,7 @@ use std::{
 
 use nix::sys::statvfs::statvfs;
 
-use crate::disk::Space;
+use crate::disk::{FileIdentity, Space};
 
 pub(super) fn owner_only(options: &mut OpenOptions) {
     options.mode(0o600);
@@ -26,6 +26,11 @@ pub(super) fn create_dir(path: &Path) -> io::Result<()> {
 
 pub(super) fn occupied_bytes(info: &fs::Metadata) -> u64 {
     info.blocks().saturating_mul(512)
+}
+
+pub(super) fn identity(info: &fs::Metadata) -> Option<FileIdentity> {
+    let changed_ns = info.ctime().saturating_mul(1_000_000_000).saturating_add(info.ctime_nsec());
+    Some(FileIdentity { device: info.dev(), file: info.ino(), changed_ns })
 }
 
 pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

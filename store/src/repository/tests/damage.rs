@@ -1,5 +1,7 @@
 //! Bytes that rot or vanish: right bytes or an error, never wrong ones, and a check that names the object.
 
+use std::{collections::BTreeSet, path::Path};
+
 use super::*;
 
 /// A small repository with two chunks, a root in two packs, and two commits.
@@ -124,4 +126,119 @@ fn a_lost_copy_of_the_configuration_is_written_again() {
     assert_eq!(repository.notes().len(), 2);
     assert_eq!(read_chunks(&repository, &root).unwrap(), stored);
     assert_eq!(damage_of(&repository), []);
+}
+
+/// Six commits, their packs in no order, and their lengths.
+fn repository_of_many_packs() -> (MemoryDisk, Arc<Repository>, Vec<(PathBuf, u64)>) {
+    let disk = new_repository();
+    let repository = open(&disk);
+    let volume = open_volume(&repository);
+    for seed in 0..6 {
+        commit_chunks(&repository, &volume, &[noise(seed, 9000)]).unwrap();
+    }
+    let packs = stored_packs(&disk);
+    assert!(packs.len() >= 12, "{} packs", packs.len());
+    (disk, repository, packs)
+}
+
+fn stored_packs(disk: &MemoryDisk) -> Vec<(PathBuf, u64)> {
+    files(disk).into_iter().filter(|(path, _)| path.starts_with("/repository/packs")).collect()
+}
+
+/// Harms a byte of a blob in a pack.
+fn harm(disk: &MemoryDisk, pack: &(PathBuf, u64)) {
+    disk.rot(&pack.0, pack.1 / 4, 1).unwrap();
+}
+
+fn reading(resume: bool) -> CheckOptions {
+    let now_ns = if resume { 9 } else { 5 };
+    CheckOptions { read_data: true, notes: Some(CheckNotes { resume, every_bytes: 1, now_ns }) }
+}
+
+/// Checks every byte, until so many packs were read; the file names of packs that were told.
+fn check_until(repository: &Repository, resume: bool, packs_max: u64) -> (Option<CheckSummary>, BTreeSet<String>) {
+    let mut told = BTreeSet::new();
+    let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut progress = |progress: Progress| assert!(progress.packs < packs_max, "cut off, as it should be");
+        let mut found = |damage: Damage| told.extend(damage.object.rsplit('/').next().map(ToOwned::to_owned));
+        repository.check(reading(resume), &mut progress, &mut found).unwrap()
+    }));
+    (run.ok(), told)
+}
+
+fn name_of(pack: &(PathBuf, u64)) -> String {
+    pack.0.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_check_that_was_cut_off_reads_what_it_has_not_read() {
+    let (disk, repository, packs) = repository_of_many_packs();
+    let count = packs.len() as u64;
+    let (nothing, _) = check_until(&repository, true, u64::MAX);
+    assert_eq!(nothing.as_ref().unwrap().earlier, None, "there is nothing to go on from");
+    repository.forget_check().unwrap();
+    assert!(check_until(&repository, false, 5).0.is_none());
+    // Which ones it read is for the storage to say; what it has not read is read by the next, and the rest not again.
+    packs.iter().for_each(|pack| harm(&disk, pack));
+    let (went_on, told) = check_until(&repository, true, u64::MAX);
+    let went_on = went_on.unwrap();
+    let earlier = went_on.earlier.unwrap();
+    assert_eq!((earlier.packs, earlier.began_ns, told.len() as u64), (5, 5, count - 5));
+    let skipped = packs.iter().filter(|pack| !told.contains(&name_of(pack)));
+    assert_eq!(earlier.bytes, skipped.map(|(_, length)| length).sum::<u64>());
+    let nothing = nothing.unwrap();
+    assert_eq!((nothing.packs, nothing.pack_bytes), (went_on.packs, went_on.pack_bytes));
+    // What is damaged is told as often as it is looked at.
+    let (again, told_again) = check_until(&repository, true, u64::MAX);
+    assert_eq!((again.unwrap().earlier.unwrap().packs, told_again), (5, told));
+    repository.forget_check().unwrap();
+    let (anew, all) = check_until(&repository, true, u64::MAX);
+    assert_eq!((anew.unwrap().earlier, all.len() as u64), (None, count), "one that ended leaves nothing to go on from");
+}
+
+#[test]
+fn a_check_that_goes_on_reads_what_is_new_what_came_back_and_all_of_a_copy() {
+    let (disk, repository, packs) = repository_of_many_packs();
+    let (all, _) = check_until(&repository, false, u64::MAX);
+    assert_eq!(all.unwrap().damaged, 0);
+    // Not forgotten, as if it had been cut off at its last byte. Packs are named by what is in them: new ones lie anywhere between.
+    let volume = open_volume(&repository);
+    for seed in 10..16 {
+        commit_chunks(&repository, &volume, &[noise(seed, 9000)]).unwrap();
+    }
+    let new: Vec<_> = stored_packs(&disk).into_iter().filter(|pack| !packs.contains(pack)).collect();
+    assert!(new.len() >= 12);
+    new.iter().for_each(|pack| harm(&disk, pack));
+    // One pack is put back from a backup, with a fault.
+    let file = disk.open_read(&packs[3].0).unwrap();
+    let mut bytes = vec![0; packs[3].1 as usize];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    let (elsewhere, place) = (Path::new("/repository/tmp/back"), &packs[3].0);
+    disk.create_dir(Path::new("/repository/tmp")).unwrap();
+    disk.create_new(elsewhere).unwrap().write_all_at(&bytes, 0).unwrap();
+    disk.rename(elsewhere, place).unwrap();
+    harm(&disk, &packs[3]);
+    let (went_on, told) = check_until(&repository, true, u64::MAX);
+    let expected: BTreeSet<String> = new.iter().chain([&packs[3]]).map(name_of).collect();
+    assert_eq!((told, went_on.unwrap().earlier.unwrap().packs), (expected, packs.len() as u64 - 1));
+}
+
+#[test]
+fn one_check_at_a_time_has_notes_and_a_new_one_begins_a_new_list() {
+    let (_disk, repository, packs) = repository_of_many_packs();
+    let mut beside = Vec::new();
+    let mut progress = |_: Progress| {
+        let resumed = repository.check(reading(true), &mut |_| {}, &mut |_| {});
+        let fresh = repository.check(reading(false), &mut |_| {}, &mut |_| {}).unwrap();
+        beside.push((resumed.unwrap_err().to_string(), fresh.earlier));
+        // It is not over yet.
+        repository.forget_check().unwrap();
+    };
+    repository.check(reading(false), &mut progress, &mut |_| {}).unwrap();
+    assert!(beside.iter().all(|(error, earlier)| error.contains("another check") && earlier.is_none()), "{beside:?}");
+    let (went_on, _) = check_until(&repository, true, u64::MAX);
+    assert_eq!(went_on.unwrap().earlier.unwrap().packs, packs.len() as u64, "what ran beside has noted nothing");
+    assert!(check_until(&repository, false, 2).0.is_none());
+    let (went_on, _) = check_until(&repository, true, u64::MAX);
+    assert_eq!(went_on.unwrap().earlier.unwrap().packs, 2);
 }
