@@ -172,6 +172,23 @@ fn commands_on_a_mounted_volume_are_done_by_its_process() {
 }
 
 #[test]
+fn gc_beside_a_volume_of_another_process_is_told_whose_that_is() {
+    let Some(mounted) = Mounted::new() else { return };
+    let Mounted { place } = &mounted;
+    fs::create_dir(place.path("other")).unwrap();
+    place.run(["mount", "repo#second", "other", "--create"]).done();
+    let said = place.run(["gc", "mnt"]).failed(4, "volume second is in use by process");
+    assert!(said.contains(place.path("other").canonicalize().unwrap().to_str().unwrap()), "{said}");
+    // Both go on.
+    for dir in ["mnt", "other"] {
+        fs::write(place.path(dir).join("file"), "content").unwrap();
+        place.run(["snapshot", dir, "one"]).done();
+    }
+    place.run(["umount", "other"]).done();
+    place.run(["gc", "mnt"]).done();
+}
+
+#[test]
 fn a_second_mount_is_told_who_has_the_first() {
     let Some(mounted) = Mounted::new() else { return };
     let Mounted { place } = &mounted;

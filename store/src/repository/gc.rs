@@ -32,7 +32,7 @@ use crate::{
     heads::{HEADS_KEPT, newest_heads, read_manifest},
     id::{BlobKind, PackId, SegmentId, VolumeName},
     index::{Location, Marks, PackUse},
-    lock::{ReaderLock, WriterLock},
+    lock::{Holder, ReaderLock, WriterLock},
     pack::{PackEntry, verify_pack},
     pipeline::Copies,
 };
@@ -134,7 +134,10 @@ impl Repository {
         *share = None;
         let Some(alone) = WriterLock::exclude(&*self.disk, &self.path)? else {
             *share = WriterLock::share(&*self.disk, &self.path)?;
-            return Err(Error::Locked { volume: self.path.display().to_string(), holder: "another process".into() });
+            let own = Holder::this_process(0);
+            self.check_unheld(&|holder| (holder.pid, &holder.host) != (own.pid, &own.host))?;
+            let holder = "another process that writes to it".to_string();
+            return Err(Error::Locked { volume: self.path.display().to_string(), holder });
         };
         Ok(Gc { repository: self, stored: BTreeMap::new(), buried: HashSet::new(), alone: Some(alone), idle: None })
     }

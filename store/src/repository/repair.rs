@@ -28,7 +28,7 @@ use crate::{
     heads::{HEADS_KEPT, newest_heads, read_manifest},
     id::{BlobId, BlobKind, ManifestId, PackId, SegmentId, VolumeName},
     index::{Index, IndexOptions, PackStats},
-    lock::{LockState, ReaderLock, WriterLock, read_holder},
+    lock::{Holder, LockState, ReaderLock, WriterLock, read_holder},
     pack::{PackEntry, read_trailer, verify_pack},
     pipeline::Copies,
     state::{Remembered, StateDirectory},
@@ -107,12 +107,7 @@ impl Repository {
     /// Begins a run, which in a repository that is open read-only is a dry one. [`Error::Locked`] names who else writes.
     pub fn begin_repair(&self) -> Result<Repair<'_>> {
         let dry_run = self.is_read_only();
-        for volume in self.known_volumes()? {
-            if let LockState::Held(holder) = read_holder(&*self.disk, &self.path, &volume)? {
-                let holder = holder.map_or_else(|| "another process".to_string(), |holder| holder.to_string());
-                return Err(Error::Locked { volume: volume.to_string(), holder });
-            }
-        }
+        self.check_unheld(&|_| true)?;
         if !dry_run {
             let mut writers = self.writers.lock();
             // Its own share would be in the way.
@@ -144,6 +139,18 @@ impl Repository {
             volumes.extend(StateDirectory::new(&*self.disk, &self.state_dir, &self.keyring).volumes()?);
         }
         Ok(volumes)
+    }
+
+    /// [`Error::Locked`] if anybody of whom `counts` is true has a volume open for writing, or somebody who does not say who he is.
+    pub(super) fn check_unheld(&self, counts: &dyn Fn(&Holder) -> bool) -> Result<()> {
+        for volume in self.known_volumes()? {
+            let LockState::Held(holder) = read_holder(&*self.disk, &self.path, &volume)? else { continue };
+            if holder.as_ref().is_none_or(counts) {
+                let holder = holder.map_or_else(|| "another process".to_string(), |holder| holder.to_string());
+                return Err(Error::Locked { volume: volume.to_string(), holder });
+            }
+        }
+        Ok(())
     }
 
     /// How many places of a blob the index knows.
