@@ -11,7 +11,7 @@ use std::{
 
 use vellum_fs::{
     attr::{SetAttr, SetTime},
-    format::inode::FileKind,
+    format::{inode::FileKind, volume::SnapshotRecord},
     ino::Ino,
     namespace::{RenameFlags, XattrMode},
     time::Time,
@@ -574,4 +574,36 @@ fn a_copy_beside_a_checkpoint_that_gives_up_is_not_lost_to_what_was_dirty() {
     assert!(read(&volume, "target") == wanted);
     volume.fsync(target).expect("the disk is well");
     assert!(read(&open(&disk.crash(), &settings), "target") == wanted);
+}
+
+/// A snapshot was deleted between looking for it and opening it, and gc had not seen that anybody has it. Another who had looked for it too
+/// was given what the first one had put into the table, found nothing wrong, and met EIO later.
+#[test]
+fn a_deleted_snapshot_is_gone_for_all_who_looked_for_it_before() {
+    let disk = rig::new_disk();
+    let armed = Arc::new(OnceLock::<(Arc<Volume>, SnapshotRecord)>::new());
+    let found = Arc::new(Mutex::new(Vec::new()));
+    let steps = {
+        let (armed, found) = (Arc::clone(&armed), Arc::clone(&found));
+        Interrupted {
+            stage: AtomicUsize::new(0),
+            due: Box::new(|stage, label| stage == 0 && label == "snapshot: in the table"),
+            done: Box::new(move |_| {
+                let (volume, record) = armed.get().expect("it is armed");
+                let opened = volume.open_snapshot(record).map(drop);
+                found.lock().expect("nobody panics with it").push(opened);
+            }),
+        }
+    };
+    let options = rig::repository_options(&shared(&disk), Access::ReadWrite);
+    let repository = Repository::open(OpenOptions { spawner: Arc::new(steps), ..options }).expect("it opens");
+    let volume = Volume::open(repository, rig::volume_options(rig::main_volume(), &small())).expect("it opens").0;
+    create(&volume, "file");
+    let request = SnapshotRequest { name: Some(b"gone".to_vec()), comment: String::new() };
+    let record = volume.take_snapshot(&request).expect("the disk is well");
+    volume.delete_snapshot(b"gone").expect("it is there");
+    armed.set((Arc::clone(&volume), record.clone())).expect("this happens once");
+    assert!(volume.open_snapshot(&record).is_err_and(|error| error.is_not_found()));
+    let found = found.lock().expect("nobody panics with it");
+    assert!(matches!(&found[..], [Err(error)] if error.is_not_found()), "{found:?}");
 }

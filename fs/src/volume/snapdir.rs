@@ -17,7 +17,10 @@
 use std::{
     collections::HashMap,
     ops::ControlFlow,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -57,6 +60,8 @@ pub struct View {
     pub record: SnapshotRecord,
     /// Its tree.
     pub tree: Tree,
+    /// Whether it stood in the list after the table of open snapshots had it: gc leaves it whole from then on.
+    is_whole: AtomicBool,
 }
 
 /// What a number of the view stands for.
@@ -165,7 +170,8 @@ impl Volume {
     /// read. The caller keeps the tree that `record` comes from until then, so that gc leaves the snapshot whole.
     pub fn open_snapshot(&self, record: &SnapshotRecord) -> Result<Arc<View>> {
         let known = self.snapdir.open.lock().get(&record.id).and_then(Weak::upgrade);
-        if let Some(view) = known.filter(|view| view.record.root == record.root) {
+        let known = known.filter(|view| view.record.root == record.root);
+        if let Some(view) = known.filter(|view| view.is_whole.load(Ordering::Acquire)) {
             return Ok(view);
         }
         let tree = self.tree().at_root(&record.root)?;
@@ -175,14 +181,18 @@ impl Volume {
             let other = open.get(&record.id).and_then(Weak::upgrade).filter(|view| view.record.root == record.root);
             // One view of each snapshot: what it shows is held back from gc by this table.
             other.unwrap_or_else(|| {
-                let view = Arc::new(View { record: record.clone(), tree });
+                let view = Arc::new(View { record: record.clone(), tree, is_whole: AtomicBool::new(false) });
                 open.insert(record.id, Arc::downgrade(&view));
                 view
             })
         };
+        self.repository.spawner().step("snapshot: in the table");
         // Deleted since its record was read, it may be half gone; deleted from here on, it stays.
         match self.tree().get(key::snapshot(record.id).as_bytes())? {
-            Some(_) => Ok(view),
+            Some(_) => {
+                view.is_whole.store(true, Ordering::Release);
+                Ok(view)
+            }
             None => Err(Error::NotFound(format!("snapshot {}", record.name.escape_ascii()).into())),
         }
     }
