@@ -121,6 +121,8 @@ impl Volume {
                 if let Some((_, head)) = self.handle.newest().filter(|newest| Some(*newest) != before) {
                     *self.published.lock() = Some(Published { head, journal_commit: freeze.journal_commit });
                 }
+                // What is under way may still fail of the same cause; the next attempt would share that failure.
+                self.repository.settle_pipeline();
                 self.undo_freeze(&freeze);
                 // A full disk lost nothing, and space can come back.
                 if !error.is_no_space() {

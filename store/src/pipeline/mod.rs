@@ -317,6 +317,11 @@ impl Pipeline {
         }
     }
 
+    /// Waits until everything submitted before is in a pack or has failed.
+    pub(crate) fn settle(&self) {
+        self.shared.help_until_idle();
+    }
+
     /// Closes the packs that are being filled, and waits until all closed ones are stored (F1).
     pub(crate) fn store_packs(&self) -> Result<()> {
         for stream in &self.shared.streams {

@@ -181,6 +181,13 @@ impl Repository {
         self.pipeline.as_ref().ok_or_else(|| Error::ReadOnly { what: format!("repository {}", self.path.display()) })
     }
 
+    /// Waits until everything that was submitted before is in a pack or has failed, and tells nothing of it.
+    pub fn settle_pipeline(&self) {
+        if let Some(pipeline) = &self.pipeline {
+            pipeline.settle();
+        }
+    }
+
     /// Stores a blob and gives its id at once; the work is done in the background, and the blob can be read from here on.
     ///
     /// A failure is told by [`Self::flush_pipeline`], and makes every commit fail until the blob is stored after all. Waits while
