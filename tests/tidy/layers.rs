@@ -12,6 +12,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("winfs", &["vellum-fs", "vellum-store"]),
     ("cli", &["vellum-fs", "vellum-store", "vellum-winfs", "vellum-fuzzing"]),
     ("tests", &["vellum-fs", "vellum-store", "vellum-cli", "vellum-fuzzing"]),
+    ("tests/interleavings", &["vellum-fs", "vellum-store"]),
 ];
 
 /// Dependencies that belong to some packages alone.

@@ -13,8 +13,10 @@ pub mod errno;
 pub mod handler;
 mod ioctl;
 pub mod options;
+mod places;
 pub mod pool;
 pub mod session;
+mod sync;
 mod sys;
 
 pub use options::MountOptions;

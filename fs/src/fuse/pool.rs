@@ -8,15 +8,14 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
 };
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 use vellum_store::spawn::{JoinHandle, Spawner};
+
+use super::places::Places;
 
 /// Threads that may wait at the same time.
 const THREADS_MAX: usize = 16;
@@ -30,60 +29,58 @@ pub struct Pool {
     handles: Mutex<Vec<JoinHandle>>,
     sender: Option<Sender<Work>>,
     receiver: Receiver<Work>,
-    threads: AtomicUsize,
-    idle: Arc<AtomicUsize>,
+    places: Arc<Places>,
 }
 
 impl Pool {
     /// A pool without threads yet.
     pub fn new(spawner: Arc<dyn Spawner>, name: &'static str) -> Self {
         let (sender, receiver) = unbounded();
-        let (threads, handles) = (AtomicUsize::new(0), Mutex::default());
-        Self { spawner, name, handles, sender: Some(sender), receiver, threads, idle: Arc::default() }
+        let places = Arc::new(Places::new(THREADS_MAX));
+        Self { spawner, name, handles: Mutex::default(), sender: Some(sender), receiver, places }
     }
 
     /// Has a thread of the pool do `work`.
     pub fn run(&self, work: impl FnOnce() + Send + 'static) {
         let work: Work = Box::new(work);
-        if self.idle.load(Ordering::Relaxed) <= self.receiver.len() {
+        if self.places.claim() {
             self.grow();
-        }
-        if self.threads.load(Ordering::Relaxed) == 0 {
-            // No thread could be started: better late from here than never.
-            return work();
         }
         if let Some(sender) = &self.sender {
             // The receiver lives as long as this pool, so sending cannot fail.
             let _ = sender.send(work);
         }
+        // After sending: whoever else found that no thread can be started either sees this request or is seen here.
+        if self.places.threads() == 0 {
+            // Better late from here than never.
+            self.receiver.try_iter().for_each(|work| answer(work, &self.places));
+        }
     }
 
     fn grow(&self) {
-        let number = self.threads.fetch_add(1, Ordering::Relaxed);
-        if number >= THREADS_MAX {
-            self.threads.fetch_sub(1, Ordering::Relaxed);
-            return;
-        }
-        let (receiver, idle) = (self.receiver.clone(), Arc::clone(&self.idle));
+        let (receiver, places) = (self.receiver.clone(), Arc::clone(&self.places));
         let body = move || {
-            idle.fetch_add(1, Ordering::Relaxed);
             while let Ok(work) = receiver.recv() {
-                idle.fetch_sub(1, Ordering::Relaxed);
-                // A request that panics must not take the thread along: its caller gets EIO from the dropped reply.
-                if catch_unwind(AssertUnwindSafe(work)).is_err() {
-                    log::error!("a request panicked");
-                }
-                idle.fetch_add(1, Ordering::Relaxed);
+                answer(work, &places);
             }
         };
-        match self.spawner.spawn(&format!("fuse-{}-{number}", self.name), Box::new(body)) {
-            Ok(handle) => self.handles.lock().push(handle),
+        let mut handles = self.handles.lock();
+        match self.spawner.spawn(&format!("fuse-{}-{}", self.name, handles.len()), Box::new(body)) {
+            Ok(handle) => handles.push(handle),
             Err(error) => {
                 log::warn!("start a thread for requests: {error}");
-                self.threads.fetch_sub(1, Ordering::Relaxed);
+                self.places.give_up();
             }
         }
     }
+}
+
+fn answer(work: Work, places: &Places) {
+    // A request that panics must not take the thread along: its caller gets EIO from the dropped reply.
+    if catch_unwind(AssertUnwindSafe(work)).is_err() {
+        log::error!("a request panicked");
+    }
+    places.release();
 }
 
 impl Drop for Pool {

@@ -8,11 +8,10 @@
 //!
 //! *Bounds*: `hard` is a setting; above `soft` the flusher is asked to start.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::{Condvar, Mutex};
-
-use crate::error::{Error, Result};
+use super::{
+    Error, Result,
+    sync::{AtomicU64, Condvar, Mutex, Ordering},
+};
 
 /// Counts bytes against a soft and a hard limit.
 #[derive(Debug)]

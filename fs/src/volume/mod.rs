@@ -67,6 +67,7 @@ pub mod snapdir;
 pub mod snapshot;
 pub mod space;
 pub mod state;
+mod sync;
 
 use budget::Budget;
 use cells::{CellTable, References};

@@ -25,7 +25,7 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    backend::Backend,
+    backend::{Backend, OpenName, OpenObject},
     compress::Scratch,
     crypto::{BlobSealer, Keyring},
     error::{Error, Result},
@@ -42,6 +42,7 @@ pub(crate) mod open_pack;
 mod queue;
 pub(crate) mod stream;
 mod suspects;
+mod sync;
 mod ticket;
 mod work;
 

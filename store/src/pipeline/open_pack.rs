@@ -7,14 +7,9 @@
 //! *Threads*: any. The lock of `synced` is held across the fdatasync on purpose: whoever waits for it finds its bytes covered
 //! and needs no fdatasync of its own (group commit).
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::Mutex;
-
-use crate::{
-    backend::{OpenName, OpenObject},
-    error::Result,
-    spawn::{Spawner, blocking},
+use super::{
+    OpenName, OpenObject, Result, Spawner, blocking,
+    sync::{AtomicU64, Mutex, Ordering},
 };
 
 /// One open pack.

@@ -4,14 +4,12 @@
 //!
 //! *Bounds*: [`SUSPECTS_MAX`]; damage beyond that is found again by the next read.
 
-use std::{
-    collections::HashSet,
-    sync::atomic::{AtomicUsize, Ordering},
+use std::collections::HashSet;
+
+use super::{
+    BlobId,
+    sync::{AtomicUsize, Mutex, Ordering},
 };
-
-use parking_lot::Mutex;
-
-use crate::id::BlobId;
 
 const SUSPECTS_MAX: usize = 1 << 16;
 

@@ -1,0 +1,5 @@
+//! What [`super::budget`] waits and counts with. `tests/interleavings` compiles that file with primitives of a model checker in the place of these.
+
+pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+
+pub(super) use parking_lot::{Condvar, Mutex};
