@@ -13,7 +13,7 @@ use vellum_fs::{
 };
 use vellum_store::{
     id::VolumeName,
-    repository::{CheckNotes, CheckOptions, Damage, GcOptions, Progress, Repository},
+    repository::{Damage, GcOptions, Progress, Repository},
 };
 
 use crate::{
@@ -90,9 +90,17 @@ pub fn check(
         }
     };
     let mut progress = |progress: Progress| tell.borrow_mut()(Answer::Progress(progress.into()));
-    let notes = CheckNotes { resume, every_bytes: CHECK_NOTED_BYTES, now_ns: Time::now().as_nanos() };
-    let options = CheckOptions { read_data, notes: Some(notes) };
-    let mut report = CheckReport::new(&repository.check(options, &mut progress, &mut found)?, read_data);
+    let now_ns = Time::now().as_nanos();
+    let mut notes = match (read_data, resume) {
+        (false, _) => None,
+        (true, false) => Some(repository.note_check(CHECK_NOTED_BYTES, now_ns)),
+        (true, true) => Some(repository.resume_check(CHECK_NOTED_BYTES, now_ns)?),
+    };
+    let summary = match &mut notes {
+        Some(notes) => repository.check_noting(notes, &mut progress, &mut found)?,
+        None => repository.check(false, &mut progress, &mut found)?,
+    };
+    let mut report = CheckReport::new(&summary, read_data);
     for name in repository.volumes() {
         let trees = match mounted.filter(|volume| volume.options().name == name) {
             Some(volume) => Ok(volume.check_trees(&mut found)?),
@@ -112,8 +120,8 @@ pub fn check(
             Err(error) => return Err(error),
         }
     }
-    if read_data && let Err(error) = repository.forget_check() {
-        log::warn!("the next check may go on from this one, which has ended: {error}");
+    if let Some(notes) = notes {
+        notes.end();
     }
     report.damage = damage;
     Ok(report)

@@ -311,7 +311,7 @@ pub struct CheckArgs {
     /// Read and verify every byte
     #[arg(long)]
     pub read_data: bool,
-    /// Go on where the last check with --read-data on this machine was cut off
+    /// Do not read again what a check that was cut off has found right on this machine since it was started
     #[arg(long, requires = "read_data")]
     pub resume: bool,
 }

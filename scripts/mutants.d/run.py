@@ -77,6 +77,10 @@ def main():
         for mutant in MUTANTS:
             print(f"{mutant.name:26} {mutant.rule:8} {mutant.target[1]} {mutant.test}")
         return 0
+    if names == ["--check"]:
+        for mutant in MUTANTS:
+            edited(top, mutant)
+        return 0
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
     unknown = set(names) - {mutant.name for mutant in MUTANTS}
     if unknown:

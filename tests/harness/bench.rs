@@ -25,7 +25,7 @@ use vellum_store::{
     crypto::{Credential, KdfParams},
     disk::{Disk, EntryKind, MemoryDisk},
     id::VolumeName,
-    repository::{Access, CheckOptions, Damage, InitOptions, OpenOptions, Repository},
+    repository::{Access, Damage, InitOptions, OpenOptions, Repository},
 };
 
 /// Who asks for everything.
@@ -116,7 +116,7 @@ impl Bench {
             Ok(repository) => repository,
             Err(error) => return vec![damage_of(&error)],
         };
-        if let Err(error) = repository.check(CheckOptions::EVERY_BYTE, &mut |_| {}, &mut |damage| found.push(damage)) {
+        if let Err(error) = repository.check(true, &mut |_| {}, &mut |damage| found.push(damage)) {
             found.push(damage_of(&error));
         }
         match open_volume(repository, "main", Access::ReadOnly) {

@@ -11,7 +11,6 @@ use parking_lot::Mutex;
 use vellum_fs::volume::Volume;
 use vellum_store::{
     disk::{Disk, FaultDisk, MemoryDisk, fault::Rule},
-    repository::CheckOptions,
     spawn::Seed,
 };
 
@@ -54,7 +53,7 @@ fn lose_in_recovery(image: MemoryDisk, times: u64, settings: &Settings, seed: &m
 fn check(volume: &Volume) {
     volume
         .repository()
-        .check(CheckOptions::EVERY_BYTE, &mut |_| {}, &mut |damage| panic!("a check after a crash finds {damage:?}"))
+        .check(true, &mut |_| {}, &mut |damage| panic!("a check after a crash finds {damage:?}"))
         .expect("a check succeeds");
 }
 

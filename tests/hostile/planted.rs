@@ -13,7 +13,7 @@ use nix::{sys::stat::Mode, unistd::mkfifo};
 use vellum_fs::ino::Ino;
 use vellum_store::{
     crypto::KdfParams,
-    repository::{Access, CheckOptions, InitOptions, OpenOptions, Repository},
+    repository::{Access, InitOptions, OpenOptions, Repository},
 };
 use vellum_tests::bench::{close, create, credential, noise, open_volume};
 
@@ -46,7 +46,7 @@ fn use_everything(dir: &Path) {
         for access in [Access::ReadOnly, Access::ReadWrite] {
             let Ok(repository) = Repository::open(options(&path, access)) else { continue };
             // What a check of such a directory finds, or that it ends early, is beside the point.
-            let _ = repository.check(CheckOptions::EVERY_BYTE, &mut |_| {}, &mut |_| {});
+            let _ = repository.check(true, &mut |_| {}, &mut |_| {});
             if let Ok(opened) = open_volume(repository, "main", access) {
                 let _ = opened.volume.lookup(Ino::ROOT, b"file");
                 close(&opened.volume);

@@ -15,7 +15,7 @@ use vellum_fs::{
 };
 use vellum_store::{
     disk::{Disk, FaultDisk, MemoryDisk, fault::Rule},
-    repository::{CheckOptions, GcOptions},
+    repository::GcOptions,
     spawn::Seed,
 };
 use vellum_tests::{
@@ -55,10 +55,7 @@ fn read_all(volume: &Volume) -> vellum_fs::error::Result<()> {
 
 fn sound(volume: &Volume, what: &str) {
     let mut damage = Vec::new();
-    volume
-        .repository()
-        .check(CheckOptions::EVERY_BYTE, &mut |_| {}, &mut |found| damage.push(found))
-        .expect("the disk is well");
+    volume.repository().check(true, &mut |_| {}, &mut |found| damage.push(found)).expect("the disk is well");
     volume.check_trees(&mut |found| damage.push(found)).expect("the disk is well");
     assert_eq!(damage, [], "{what}");
 }

@@ -25,7 +25,7 @@ use vellum_store::{
         fault::{Fault, Op, Rule},
     },
     id::VolumeName,
-    repository::{Access, CheckOptions},
+    repository::Access,
 };
 use vellum_tests::{
     dump::read_file,
@@ -178,7 +178,7 @@ fn assert_good(disk: &MemoryDisk, contents: &Contents, harmed: &[&str]) {
 fn assert_check(disk: &MemoryDisk, is_clean: bool) {
     let repository = rig::open_repository(&shared(disk), Access::ReadOnly).expect("the repository opens");
     let mut damage = Vec::new();
-    repository.check(CheckOptions::EVERY_BYTE, &mut |_| {}, &mut |found| damage.push(found)).expect("the disk is well");
+    repository.check(true, &mut |_| {}, &mut |found| damage.push(found)).expect("the disk is well");
     assert_eq!(damage, [], "of objects nothing is left to tell");
     let mut options = rig::volume_options(rig::main_volume(), &Settings::default());
     options.read_only = true;

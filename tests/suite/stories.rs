@@ -482,6 +482,39 @@ fn what_is_synced_during_a_checkpoint_is_not_lost_to_what_the_checkpoint_froze()
     assert!(read(&open(image, &settings), "file") == content, "all of it was synced");
 }
 
+/// A commit that is made while a checkpoint runs is not covered by its head. Its space in the journal must not be used again by those that
+/// follow (F6).
+#[test]
+fn what_is_synced_during_a_checkpoint_stays_in_the_journal() {
+    let disk = rig::new_disk();
+    let armed = Arc::new(OnceLock::<(Arc<Volume>, HandleId)>::new());
+    let interrupted = {
+        let (due, done) = (Arc::clone(&armed), Arc::clone(&armed));
+        Interrupted {
+            stage: AtomicUsize::new(0),
+            due: Box::new(move |stage, _| stage == 0 && due.get().is_some()),
+            done: Box::new(move |_| {
+                let (volume, handle) = done.get().expect("it is armed");
+                volume.write(*handle, 0, b"newer").expect("there is room");
+                volume.fsync(*handle).expect("the disk is well");
+            }),
+        }
+    };
+    let faults = FaultDisk::with_steps(shared(&disk), Arc::new(interrupted));
+    let (volume, _) = rig::open(&(Arc::new(faults) as Arc<dyn Disk>), &small()).expect("the volume opens");
+    let (_, handle) = create(&volume, "file");
+    volume.write(handle, 0, b"older").expect("there is room");
+    armed.set((Arc::clone(&volume), handle)).expect("this happens once");
+    volume.checkpoint().expect("the disk is well");
+    // As many as fit without another checkpoint.
+    for number in 0..8 {
+        let (_, other) = create(&volume, &format!("other{number}"));
+        volume.write(other, 0, b"other").expect("there is room");
+        volume.fsync(other).expect("the disk is well");
+    }
+    assert_eq!(read(&open(&disk.crash(), &small()), "file"), b"newer");
+}
+
 /// A checkpoint has frozen a file but not come to it yet, and another file is copied over it. What was frozen belongs to the
 /// checkpoint and must not come back over the copy, nor the copy into the checkpoint.
 #[test]

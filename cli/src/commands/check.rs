@@ -45,7 +45,7 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<()> {
         if let Some(earlier) = &report.earlier {
             writeln!(
                 out,
-                "{} of them, {}, had been read by the check that began on {} and was cut off",
+                "{} of them, {}, were read by the check that began on {} and was cut off, and not again",
                 counted(earlier.packs, "pack", "packs"),
                 bytes(earlier.bytes),
                 local_time(Time { sec: earlier.began_seconds, nsec: 0 }),

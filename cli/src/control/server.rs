@@ -293,7 +293,9 @@ fn answer(shared: &Shared, request: &Request, to: &mut impl Write) -> Result<ser
                 }
                 drop(write_line(&mut *to, &answer));
             };
-            value(&actions::check(volume.repository(), Some(&volume), *read_data, *resume, &mut tell)?)
+            let report = actions::check(volume.repository(), Some(&volume), *read_data, *resume, &mut tell)?;
+            log::info!("a check has ended: {} packs, {} damaged objects", report.packs, report.damaged);
+            value(&report)
         }
         Request::Gc { max_unused, dry_run } => {
             let mut tell = |answer| drop(write_line(&mut *to, &answer));

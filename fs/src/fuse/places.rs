@@ -2,9 +2,9 @@
 //!
 //! *Invariants*
 //! 1. `free` is the number of threads less that of requests which run or wait; what is missing to it is about to be added by who claims.
-//! 2. A request that finds no thread free has one started, unless there are as many as there may be.
+//! 2. A request that finds no thread free has one started, unless there are as many as there may be. If that fails, it waits for another.
 //!
-//! *Threads*: any; nothing waits here. `tests/interleavings` tries all orders.
+//! *Threads*: any; nothing waits here. `tests/interleavings` tries all orders with up to three interruptions.
 
 use super::sync::{AtomicIsize, AtomicUsize, Ordering};
 

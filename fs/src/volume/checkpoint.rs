@@ -121,13 +121,13 @@ impl Volume {
                 if let Some((_, head)) = self.handle.newest().filter(|newest| Some(*newest) != before) {
                     *self.published.lock() = Some(Published { head, journal_commit: freeze.journal_commit });
                 }
-                // What is under way may still fail of the same cause; the next attempt would share that failure.
-                self.repository.settle_pipeline();
-                self.undo_freeze(&freeze);
-                // A full disk lost nothing, and space can come back.
-                if !error.is_no_space() {
-                    self.poison(&error);
+                match error.is_no_space() {
+                    // A full disk lost nothing, and space can come back. What is under way may still fail of that cause; the next
+                    // attempt would share its failure.
+                    true => self.repository.settle_pipeline(),
+                    false => self.poison(&error),
                 }
+                self.undo_freeze(&freeze);
                 Err(error)
             }
         }

@@ -304,10 +304,10 @@ impl Backend for LocalBackend {
     }
 
     fn identity(&self, name: &ObjectName) -> Result<Option<FileIdentity>> {
-        // Reading goes on with what has the name from now on, not with a descriptor of what had it.
+        let info = self.shared.metadata(&self.shared.path(name.as_str()))?;
+        // After that: reading goes on with what has the name from now on, not with a descriptor of what had it.
         let dropped = self.open_files.lock().forget(name);
         drop(dropped);
-        let info = self.shared.metadata(&self.shared.path(name.as_str()))?;
         Ok(info.and_then(|info| info.identity))
     }
 

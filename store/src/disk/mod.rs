@@ -160,11 +160,11 @@ pub struct FileInfo {
 /// What tells a file from any other, and from itself after its bytes were changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileIdentity {
-    /// The filesystem, as long as it stays mounted.
+    /// The filesystem. A later one, a block copy of it for example, may have the number.
     pub device: u64,
     /// The file's number there.
     pub file: u64,
-    /// When anything of it changed last, in nanoseconds since 1970; no program can set it.
+    /// When anything of it changed last, in nanoseconds since 1970; no program can set it where the filesystem is local.
     pub changed_ns: i64,
 }
 

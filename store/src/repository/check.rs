@@ -24,34 +24,10 @@ use crate::{
     heads::{HEADS_KEPT, HeadsFound, newest_heads, read_manifest},
     id::{ManifestId, PackId, SegmentId, VolumeName},
     index::{Index, IndexOptions, PackStats},
+    lock::Holder,
     pack::{PackEntry, read_trailer, verify_pack},
     state::{CheckedList, Mark, StateDirectory},
 };
-
-/// What a check does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CheckOptions {
-    /// Every byte of every pack is read and every blob unsealed; without, packs are compared with the index by their trailers.
-    pub read_data: bool,
-    /// Whether this machine notes which packs were read; of use with `read_data` only.
-    pub notes: Option<CheckNotes>,
-}
-
-impl CheckOptions {
-    /// Reads every byte and notes nothing.
-    pub const EVERY_BYTE: Self = Self { read_data: true, notes: None };
-}
-
-/// How a check deals with notes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CheckNotes {
-    /// Go on where the last check was cut off, if one was.
-    pub resume: bool,
-    /// Bytes of packs from one note to the next.
-    pub every_bytes: u64,
-    /// The time, in nanoseconds since 1970.
-    pub now_ns: i64,
-}
 
 /// What was read by an earlier check, that was cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +88,7 @@ pub struct CheckSummary {
 /// A check under way.
 struct Check<'a> {
     repository: &'a Repository,
-    options: CheckOptions,
+    read_data: bool,
     found: &'a mut dyn FnMut(Damage),
     summary: CheckSummary,
     /// Objects and faults that were told, since several steps may meet the same.
@@ -127,26 +103,83 @@ impl Repository {
         self.packs_in_use.read()
     }
 
-    /// Checks everything but the trees. With notes, [`Self::forget_check`] is to follow once nothing is left to be done.
+    /// Checks everything but the trees. With `read_data` every byte of every pack is read and every blob unsealed; without, packs are
+    /// compared with the index by their trailers.
     pub fn check(
         &self,
-        options: CheckOptions,
+        read_data: bool,
+        progress: &mut dyn FnMut(Progress),
+        found: &mut dyn FnMut(Damage),
+    ) -> Result<CheckSummary> {
+        self.run_check(read_data, &mut CheckNotes::none(), progress, found)
+    }
+
+    /// As [`Self::check`] of every byte, but for the packs that the notes say were found right. What this one finds right is noted.
+    pub fn check_noting(
+        &self,
+        notes: &mut CheckNotes<'_>,
+        progress: &mut dyn FnMut(Progress),
+        found: &mut dyn FnMut(Damage),
+    ) -> Result<CheckSummary> {
+        self.run_check(true, notes, progress, found)
+    }
+
+    /// Begins notes of which packs a check has read, in the place of those of an earlier one, at `now_ns` since 1970. Every `every_bytes`
+    /// of packs they are written.
+    pub fn note_check(&self, every_bytes: u64, now_ns: i64) -> CheckNotes<'_> {
+        let list = match CheckedList::begin(self.states(), now_ns) {
+            Ok(Some(list)) => Some(list),
+            Ok(None) => {
+                log::warn!(
+                    "another check runs: this one takes no notes, and if it is cut off, nothing can go on from it"
+                );
+                None
+            }
+            Err(error) => {
+                log::warn!("if this check is cut off, nothing can go on from it: {error}");
+                None
+            }
+        };
+        CheckNotes { list, every_bytes, ..CheckNotes::none() }
+    }
+
+    /// Goes on with the notes of the last check, if it was cut off and is not too old. An error if it runs still.
+    pub fn resume_check(&self, every_bytes: u64, now_ns: i64) -> Result<CheckNotes<'_>> {
+        let new = CheckNotes { every_bytes, ..CheckNotes::none() };
+        match CheckedList::resume(self.states(), now_ns) {
+            Ok(Some((list, checked))) => {
+                Ok(CheckNotes { list: Some(list), earlier: checked.packs, began_ns: checked.began_ns, ..new })
+            }
+            Ok(None) => {
+                let busy = io::Error::new(io::ErrorKind::ResourceBusy, "another check of it runs on this machine");
+                Err(Error::io("go on with the check of this repository", busy))
+            }
+            Err(error) => {
+                log::warn!("this check reads everything, and notes nothing: {error}");
+                Ok(new)
+            }
+        }
+    }
+
+    fn states(&self) -> StateDirectory<'_> {
+        StateDirectory::new(&*self.disk, &self.state_dir, &self.keyring)
+    }
+
+    fn run_check(
+        &self,
+        read_data: bool,
+        notes: &mut CheckNotes<'_>,
         progress: &mut dyn FnMut(Progress),
         found: &mut dyn FnMut(Damage),
     ) -> Result<CheckSummary> {
         let _packs = self.keep_packs();
         let mut check =
-            Check { repository: self, options, found, summary: CheckSummary::default(), told: HashSet::new() };
+            Check { repository: self, read_data, found, summary: CheckSummary::default(), told: HashSet::new() };
         check.config_and_slots()?;
         check.heads()?;
         check.index()?;
-        check.packs(progress)?;
+        check.packs(notes, progress)?;
         Ok(check.summary)
-    }
-
-    /// Drops the notes of a check that has ended, as there is nothing to go on with.
-    pub fn forget_check(&self) -> Result<()> {
-        CheckedList::forget(&StateDirectory::new(&*self.disk, &self.state_dir, &self.keyring))
     }
 }
 
@@ -270,8 +303,7 @@ impl Check<'_> {
     /// The newest head is at least the one that this machine remembers.
     fn remembered_head(&mut self, volume: &VolumeName, heads: &HeadsFound) -> Result<()> {
         let repository = self.repository;
-        let states = StateDirectory::new(&*repository.disk, &repository.state_dir, &repository.keyring);
-        let remembered = match states.load(volume) {
+        let remembered = match repository.states().load(volume) {
             Ok(Some(remembered)) if !repository.adopt_copy => remembered,
             Ok(_) => return Ok(()),
             Err(error @ Error::Rollback { .. }) => {
@@ -341,7 +373,7 @@ impl Check<'_> {
         }
     }
 
-    fn packs(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+    fn packs(&mut self, notes: &mut CheckNotes<'_>, progress: &mut dyn FnMut(Progress)) -> Result<()> {
         let repository = self.repository;
         let mut listed: HashMap<PackId, PackStats> = HashMap::new();
         let listing = repository.index.packs(&mut |pack, stats| {
@@ -358,9 +390,7 @@ impl Check<'_> {
         })?;
         let bytes_total = stored.iter().map(|(_, length)| length).sum();
         let packs_total = stored.len() as u64;
-        let states = StateDirectory::new(&*repository.disk, &repository.state_dir, &repository.keyring);
-        let (mut notes, began_ns) = Notes::begin(self.options, &states)?;
-        self.summary.earlier = began_ns.map(|began_ns| EarlierCheck { began_ns, packs: 0, bytes: 0 });
+        self.summary.earlier = notes.began_ns.map(|began_ns| EarlierCheck { began_ns, packs: 0, bytes: 0 });
         for (pack, length) in stored {
             let stats = listed.remove(&pack);
             self.summary.unlisted_packs += u64::from(stats.is_none());
@@ -372,7 +402,7 @@ impl Check<'_> {
                     earlier.packs += 1;
                     earlier.bytes += length;
                 }
-            } else if self.pack(pack, length, stats, self.options.read_data)? {
+            } else if self.pack(pack, length, stats, self.read_data)? {
                 notes.add(mark, length);
             }
             self.summary.packs += 1;
@@ -429,34 +459,31 @@ impl Check<'_> {
     }
 }
 
-/// Which packs this check and the one before it have read. Notes only save work: if they cannot be written, the check goes on without.
-struct Notes<'a> {
+/// Which packs a check and the one that it goes on from have read. Notes only save work: if they cannot be written, the check goes on without.
+#[derive(Debug)]
+pub struct CheckNotes<'a> {
     list: Option<CheckedList<'a>>,
     earlier: HashSet<Mark>,
+    /// When the earlier check began.
+    began_ns: Option<i64>,
     /// Bytes of packs since the last note, and how many there may be.
     unwritten: u64,
-    unwritten_max: u64,
+    every_bytes: u64,
+    /// The machine's present run, to which the notes belong.
+    boot_id: String,
 }
 
-impl<'a> Notes<'a> {
-    /// Notes, and when the earlier check began if this one goes on from there.
-    fn begin(options: CheckOptions, states: &'a StateDirectory<'_>) -> Result<(Self, Option<i64>)> {
-        let mut new = Self { list: None, earlier: HashSet::new(), unwritten: 0, unwritten_max: 0 };
-        let Some(notes) = options.notes.filter(|_| options.read_data) else { return Ok((new, None)) };
-        new.unwritten_max = notes.every_bytes;
-        if !notes.resume {
-            new.list = CheckedList::begin(states, notes.now_ns).unwrap_or_else(|error| {
-                log::warn!("if this check is cut off, it cannot be gone on with: {error}");
-                None
-            });
-            return Ok((new, None));
+impl CheckNotes<'_> {
+    fn none() -> Self {
+        let boot_id = Holder::this_process(0).boot_id;
+        Self { list: None, earlier: HashSet::new(), began_ns: None, unwritten: 0, every_bytes: 0, boot_id }
+    }
+
+    /// The check has ended, and nothing is left to go on with.
+    pub fn end(self) {
+        if let Some(Err(error)) = self.list.map(CheckedList::end) {
+            log::warn!("a later check may go on from this one, which has ended: {error}");
         }
-        let (list, checked) = CheckedList::resume(states, notes.now_ns)?.ok_or_else(|| {
-            let busy = io::Error::new(io::ErrorKind::ResourceBusy, "another check of it runs on this machine");
-            Error::io("go on with the check of this repository", busy)
-        })?;
-        (new.list, new.earlier) = (Some(list), checked.packs);
-        Ok((new, checked.began_ns))
     }
 
     /// What stands for a pack in the notes; `None` if there are none.
@@ -465,7 +492,7 @@ impl<'a> Notes<'a> {
             return Ok(None);
         }
         let identity = repository.backend.identity(&ObjectName::pack(pack))?;
-        Ok(identity.map(|identity| Mark::new(pack, length, &identity)))
+        Ok(identity.map(|identity| Mark::new(pack, length, &identity, &self.boot_id)))
     }
 
     fn add(&mut self, mark: Option<Mark>, length: u64) {
@@ -473,7 +500,7 @@ impl<'a> Notes<'a> {
         let added = list.add(mark, length);
         self.keep(added);
         self.unwritten += length;
-        if self.unwritten >= self.unwritten_max {
+        if self.unwritten >= self.every_bytes {
             self.write();
         }
     }
@@ -486,7 +513,7 @@ impl<'a> Notes<'a> {
 
     fn keep(&mut self, noted: Result<()>) {
         if let Err(error) = noted {
-            log::warn!("if this check is cut off, it begins anew from here: {error}");
+            log::warn!("if this check is cut off, what it reads from here on is read again: {error}");
             self.list = None;
         }
     }

@@ -54,7 +54,7 @@ mod stats;
 mod volumes;
 
 pub use self::{
-    check::{CheckNotes, CheckOptions, CheckSummary, Damage, EarlierCheck, Progress},
+    check::{CheckNotes, CheckSummary, Damage, EarlierCheck, Progress},
     commit::{CommittedHead, HeadDraft},
     gc::{Gc, GcOptions, GcPlan, GcSummary},
     options::{Access, CACHE_BYTES_DEFAULT, InitOptions, OpenOptions, PIPELINE_BYTES_DEFAULT},

@@ -3,6 +3,10 @@
 use std::{collections::BTreeSet, path::Path};
 
 use super::*;
+use crate::disk::{
+    FaultDisk,
+    fault::{Fault, Op, Rule},
+};
 
 /// A small repository with two chunks, a root in two packs, and two commits.
 fn small() -> (MemoryDisk, BlobId, Vec<Vec<u8>>) {
@@ -150,18 +154,20 @@ fn harm(disk: &MemoryDisk, pack: &(PathBuf, u64)) {
     disk.rot(&pack.0, pack.1 / 4, 1).unwrap();
 }
 
-fn reading(resume: bool) -> CheckOptions {
-    let now_ns = if resume { 9 } else { 5 };
-    CheckOptions { read_data: true, notes: Some(CheckNotes { resume, every_bytes: 1, now_ns }) }
+fn notes(repository: &Repository, resume: bool) -> Result<CheckNotes<'_>> {
+    match resume {
+        true => repository.resume_check(1, 9),
+        false => Ok(repository.note_check(1, 5)),
+    }
 }
 
-/// Checks every byte, until so many packs were read; the file names of packs that were told.
+/// Checks every byte, until so many packs were read; the file names of packs that were told. Its notes stay, as if it was cut off.
 fn check_until(repository: &Repository, resume: bool, packs_max: u64) -> (Option<CheckSummary>, BTreeSet<String>) {
     let mut told = BTreeSet::new();
     let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let mut progress = |progress: Progress| assert!(progress.packs < packs_max, "cut off, as it should be");
         let mut found = |damage: Damage| told.extend(damage.object.rsplit('/').next().map(ToOwned::to_owned));
-        repository.check(reading(resume), &mut progress, &mut found).unwrap()
+        repository.check_noting(&mut notes(repository, resume).unwrap(), &mut progress, &mut found).unwrap()
     }));
     (run.ok(), told)
 }
@@ -176,7 +182,6 @@ fn a_check_that_was_cut_off_reads_what_it_has_not_read() {
     let count = packs.len() as u64;
     let (nothing, _) = check_until(&repository, true, u64::MAX);
     assert_eq!(nothing.as_ref().unwrap().earlier, None, "there is nothing to go on from");
-    repository.forget_check().unwrap();
     assert!(check_until(&repository, false, 5).0.is_none());
     // Which ones it read is for the storage to say; what it has not read is read by the next, and the rest not again.
     packs.iter().for_each(|pack| harm(&disk, pack));
@@ -191,7 +196,7 @@ fn a_check_that_was_cut_off_reads_what_it_has_not_read() {
     // What is damaged is told as often as it is looked at.
     let (again, told_again) = check_until(&repository, true, u64::MAX);
     assert_eq!((again.unwrap().earlier.unwrap().packs, told_again), (5, told));
-    repository.forget_check().unwrap();
+    notes(&repository, true).unwrap().end();
     let (anew, all) = check_until(&repository, true, u64::MAX);
     assert_eq!((anew.unwrap().earlier, all.len() as u64), (None, count), "one that ended leaves nothing to go on from");
 }
@@ -228,17 +233,28 @@ fn one_check_at_a_time_has_notes_and_a_new_one_begins_a_new_list() {
     let (_disk, repository, packs) = repository_of_many_packs();
     let mut beside = Vec::new();
     let mut progress = |_: Progress| {
-        let resumed = repository.check(reading(true), &mut |_| {}, &mut |_| {});
-        let fresh = repository.check(reading(false), &mut |_| {}, &mut |_| {}).unwrap();
-        beside.push((resumed.unwrap_err().to_string(), fresh.earlier));
-        // It is not over yet.
-        repository.forget_check().unwrap();
+        let mut fresh = notes(&repository, false).unwrap();
+        let summary = repository.check_noting(&mut fresh, &mut |_| {}, &mut |_| {}).unwrap();
+        fresh.end();
+        beside.push((notes(&repository, true).unwrap_err().to_string(), summary.earlier));
     };
-    repository.check(reading(false), &mut progress, &mut |_| {}).unwrap();
+    repository.check_noting(&mut notes(&repository, false).unwrap(), &mut progress, &mut |_| {}).unwrap();
     assert!(beside.iter().all(|(error, earlier)| error.contains("another check") && earlier.is_none()), "{beside:?}");
     let (went_on, _) = check_until(&repository, true, u64::MAX);
     assert_eq!(went_on.unwrap().earlier.unwrap().packs, packs.len() as u64, "what ran beside has noted nothing");
     assert!(check_until(&repository, false, 2).0.is_none());
     let (went_on, _) = check_until(&repository, true, u64::MAX);
     assert_eq!(went_on.unwrap().earlier.unwrap().packs, 2);
+}
+
+#[test]
+fn without_a_place_for_notes_everything_is_read() {
+    let (disk, repository, packs) = repository_of_many_packs();
+    let faults = FaultDisk::new(Arc::new(disk.clone()));
+    let without = Repository::open(options(Arc::new(faults.clone()))).unwrap();
+    faults.add(Rule::once(Op::Lock, Fault::ReadOnly).times(u64::MAX).at("/state"));
+    assert!(check_until(&repository, false, 5).0.is_none());
+    packs.iter().for_each(|pack| harm(&disk, pack));
+    let (read, told) = check_until(&without, true, u64::MAX);
+    assert_eq!((read.unwrap().earlier, told.len()), (None, packs.len()));
 }
