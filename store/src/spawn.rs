@@ -22,6 +22,7 @@ use crossbeam::channel::{Receiver, Sender, TryRecvError, TrySendError};
 use parking_lot::{Condvar, MutexGuard};
 
 mod stepped;
+pub mod turns;
 
 pub use stepped::{IDLE_POLLS_MAX, Stepped};
 

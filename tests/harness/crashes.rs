@@ -8,9 +8,10 @@ use std::sync::{
 };
 
 use parking_lot::Mutex;
-use vellum_fs::volume::Volume;
+use vellum_fs::volume::{Volume, gc::collect};
 use vellum_store::{
     disk::{Disk, FaultDisk, MemoryDisk, fault::Rule},
+    repository::GcOptions,
     spawn::Seed,
 };
 
@@ -55,6 +56,13 @@ fn check(volume: &Volume) {
         .repository()
         .check(true, &mut |_| {}, &mut |damage| panic!("a check after a crash finds {damage:?}"))
         .expect("a check succeeds");
+}
+
+/// A run of gc, which the seed tells how much it may leave unused.
+pub fn reclaim(volume: &Arc<Volume>, choices: &mut Seed) -> vellum_fs::error::Result<()> {
+    let max_unused_percent = [None, Some(0), Some(10)][choices.below(3) as usize];
+    let options = GcOptions { max_unused_percent };
+    collect(volume.repository(), std::slice::from_ref(volume), &options, false, &mut |_| {}).map(drop)
 }
 
 /// A history of `steps` operations that loses power after one in `each` of them, and in `nested` recoveries in a row after that, or

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
 use vellum_fs::{
     attr::Attr,
-    error::Result,
+    error::{Error, Result},
     format::inode::FileKind,
     ino::Ino,
     time::Time,
@@ -97,6 +97,30 @@ pub fn read_handle(volume: &Volume, handle: vellum_fs::volume::handles::HandleId
         }
         all.extend_from_slice(&part);
     }
+}
+
+/// Reads all files below a directory while others change it. What goes meanwhile is not there; other errors are returned.
+pub fn read_all(volume: &Volume, dir: Ino) -> Result<()> {
+    let mut names = Vec::new();
+    volume.read_dir(dir, 0, &mut |entry| {
+        names.push(entry.name.to_vec());
+        ControlFlow::Continue(())
+    })?;
+    names.retain(|name| !matches!(&name[..], b"." | b".."));
+    for name in names {
+        let Ok(entry) = volume.lookup(dir, &name) else { continue };
+        let read = match entry.attr.kind {
+            FileKind::Regular => read_file(volume, entry.attr.ino).map(drop),
+            FileKind::Directory => read_all(volume, entry.attr.ino),
+            _ => Ok(()),
+        };
+        volume.forget(entry.attr.ino, 1);
+        match read {
+            Err(Error::Stale(_) | Error::NotFound(_)) | Ok(()) => {}
+            other => return other,
+        }
+    }
+    Ok(())
 }
 
 fn item(volume: &Volume, attr: &Attr) -> Result<Item> {

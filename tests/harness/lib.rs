@@ -17,5 +17,6 @@ pub mod model;
 pub mod player;
 pub mod portrait;
 pub mod rig;
+pub mod schedules;
 pub mod seed;
 pub mod surroundings;

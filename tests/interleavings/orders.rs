@@ -13,7 +13,6 @@ use loom::{
 use vellum_store::{
     backend::{ObjectName, OpenName, OpenObject, Put},
     id::BlobId,
-    spawn::Threads,
 };
 
 use crate::{
@@ -157,7 +156,7 @@ struct Pack {
 
 impl Pack {
     fn new() -> Arc<Self> {
-        let name = OpenName::random().expect("the system has random bytes");
+        let name = OpenName::random();
         let synced = Arc::new(AtomicU64::new(0));
         let object = Object { name, appended: AtomicU64::new(0), synced: Arc::clone(&synced) };
         Arc::new(Self { pack: OpenPack::new(Box::new(object)), synced, told: AtomicU64::new(0) })
@@ -171,8 +170,8 @@ impl Pack {
     /// F6: syncs, and looks whether what was known of before is durable.
     fn sync(&self) {
         let known = self.told.load(Ordering::Acquire);
-        self.pack.sync(&Threads).expect("nothing fails here");
-        assert!(self.pack.is_synced(&Threads, known));
+        self.pack.sync().expect("nothing fails here");
+        assert!(self.pack.is_synced(known));
         assert!(self.synced.load(Ordering::Relaxed) >= known, "{known} bytes were known of");
     }
 }

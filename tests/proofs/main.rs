@@ -24,6 +24,8 @@ mod losses;
 mod rebuild;
 mod reclaim;
 
+use vellum_tests::schedules;
+
 /// One part: its name, what it counts, and what one seed of it does, which returns the cases that it looked at.
 struct Part {
     name: &'static str,
@@ -33,12 +35,18 @@ struct Part {
     note: fn() -> String,
 }
 
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     Part { name: "losses", cases: "states after a power loss", unit: losses::unit, note: String::new },
     Part {
         name: "recoveries",
         cases: "states after three power losses in recovery",
         unit: losses::nested,
+        note: String::new,
+    },
+    Part {
+        name: "schedules",
+        cases: "states in stepped runs",
+        unit: |seed| schedules::run(seed).states,
         note: String::new,
     },
     Part { name: "calls", cases: "scripts and ways to fail", unit: calls::unit, note: calls::note },

@@ -1,21 +1,13 @@
 //! gc beside a writer and a reader, over and over, until the power fails somewhere in it, or not.
 
-use std::{
-    ops::ControlFlow,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
-use vellum_fs::{
-    format::inode::FileKind,
-    ino::Ino,
-    volume::{Volume, gc::collect},
-};
+use vellum_fs::{ino::Ino, volume::Volume};
 use vellum_store::{
     disk::{Disk, FaultDisk, MemoryDisk, fault::Rule},
-    repository::GcOptions,
     spawn::Seed,
 };
 use vellum_tests::{
@@ -26,32 +18,6 @@ use vellum_tests::{
 
 /// Histories with a run beside them that one seed plays.
 const ROUNDS: u64 = 8;
-
-fn run(volume: &Arc<Volume>, choices: &mut Seed) -> vellum_fs::error::Result<()> {
-    let max_unused_percent = [None, Some(0), Some(10)][choices.below(3) as usize];
-    let options = GcOptions { max_unused_percent };
-    collect(volume.repository(), std::slice::from_ref(volume), &options, false, &mut |_| {}).map(drop)
-}
-
-/// Reads what there is in the root directory. What goes meanwhile is not there, but nothing is damaged.
-fn read_all(volume: &Volume) -> vellum_fs::error::Result<()> {
-    let mut names = Vec::new();
-    volume.read_dir(Ino::ROOT, 0, &mut |entry| {
-        names.push(entry.name.to_vec());
-        ControlFlow::Continue(())
-    })?;
-    names.retain(|name| !matches!(&name[..], b"." | b".."));
-    for name in names {
-        let Ok(entry) = volume.lookup(Ino::ROOT, &name) else { continue };
-        let read = match entry.attr.kind {
-            FileKind::Regular => dump::read_file(volume, entry.attr.ino).map(drop),
-            _ => Ok(()),
-        };
-        volume.forget(entry.attr.ino, 1);
-        read?;
-    }
-    Ok(())
-}
 
 fn sound(volume: &Volume, what: &str) {
     let mut damage = Vec::new();
@@ -83,10 +49,10 @@ pub(crate) fn unit(seed: u64) -> u64 {
         let (volume, mut of_gc) = (Arc::clone(&player.volume), choices.clone());
         let stop = AtomicBool::new(false);
         let done = std::thread::scope(|scope| {
-            let gc = scope.spawn(|| run(&volume, &mut of_gc));
+            let gc = scope.spawn(|| crashes::reclaim(&volume, &mut of_gc));
             let reader = scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) && !faults.is_off() {
-                    if let Err(error) = read_all(&volume) {
+                    if let Err(error) = dump::read_all(&volume, Ino::ROOT) {
                         assert!(!error.is_damage(), "{what}: {error}");
                     }
                 }
@@ -115,7 +81,8 @@ pub(crate) fn unit(seed: u64) -> u64 {
         player.resume(volume, explained);
         player.verify();
         (disk, faults) = (image, again);
-        run(&player.volume, &mut choices).unwrap_or_else(|error| panic!("{what}, after the loss: {error}"));
+        crashes::reclaim(&player.volume, &mut choices)
+            .unwrap_or_else(|error| panic!("{what}, after the loss: {error}"));
         player.verify();
         sound(&player.volume, &what);
     }

@@ -11,6 +11,7 @@ mod pressure;
 mod protection;
 mod reader;
 mod repair;
+mod schedules;
 mod sharing;
 mod stories;
 mod volume;

@@ -12,7 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
+use vellum_store::spawn::turns::Condvar;
 
 use super::{Volume, health::Work};
 use crate::error::Result;

@@ -22,6 +22,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use vellum_store::spawn::turns::{self, waits_its_turn};
 
 use crate::{
     content::{class::ClassTracker, dirty::DirtyMap, extents::Change},
@@ -132,14 +133,14 @@ impl CellState {
 pub struct Cell {
     /// Its number.
     pub ino: Ino,
-    state: Mutex<CellState>,
+    state: turns::Mutex<CellState>,
     turn_free: Condvar,
     dirty_bytes: AtomicU64,
 }
 
 impl Cell {
     fn new(ino: Ino) -> Self {
-        Self { ino, state: Mutex::default(), turn_free: Condvar::new(), dirty_bytes: AtomicU64::new(0) }
+        Self { ino, state: turns::Mutex::default(), turn_free: Condvar::new(), dirty_bytes: AtomicU64::new(0) }
     }
 
     /// Locks the state.
@@ -162,7 +163,14 @@ impl Cell {
     pub fn take_turn(self: &Arc<Self>) -> Turn {
         let mut state = self.state.lock();
         while state.flushing {
-            self.turn_free.wait(&mut state);
+            if turns::is_simulated() {
+                // Others go on while they hold the lock, so it is taken as if anew.
+                drop(state);
+                waits_its_turn("turn of an inode");
+                state = self.state.lock();
+            } else {
+                self.turn_free.wait(&mut state);
+            }
         }
         state.flushing = true;
         Turn { cell: Arc::clone(self) }
@@ -233,7 +241,7 @@ impl CellTable {
         // Let go under the lock: of two who put the same cell at once, the later one finds itself the last.
         drop(cell);
         // The only holder is the table; another one would still use what the removal orphans.
-        if shard.get(&ino).is_some_and(|cell| Arc::strong_count(cell) == 1 && cell.state.lock().is_idle()) {
+        if shard.get(&ino).is_some_and(|cell| Arc::strong_count(cell) == 1 && cell.state.lock_alone().is_idle()) {
             shard.remove(&ino);
         }
     }

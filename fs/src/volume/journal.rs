@@ -16,8 +16,9 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 use vellum_store::journal::Journal;
+use vellum_store::spawn::turns::Mutex;
 
 use super::{
     Volume,

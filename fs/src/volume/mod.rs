@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::{Mutex, RwLock};
+use vellum_store::spawn::turns::{Mutex, RwLock};
 use vellum_store::{
     id::VolumeName,
     repository::{Repository, VolumeHandle},

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use parking_lot::{Mutex, RwLock};
+use vellum_store::spawn::turns::{Mutex, RwLock};
 use vellum_store::{
     crypto::SubkeyUse,
     format::head::Head,

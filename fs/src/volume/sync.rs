@@ -2,4 +2,4 @@
 
 pub(super) use std::sync::atomic::{AtomicU64, Ordering};
 
-pub(super) use parking_lot::{Condvar, Mutex};
+pub(super) use vellum_store::spawn::turns::{Condvar, Mutex};

@@ -140,7 +140,7 @@ impl LocalBackend {
     /// Writes the bytes under a temporary name and makes them durable.
     fn write_temporary(&self, bytes: &[u8]) -> Result<PathBuf> {
         self.shared.ensure_dir("tmp")?;
-        let path = self.shared.path("tmp").join(random_name()?);
+        let path = self.shared.path("tmp").join(random_name());
         let file = self.shared.disk.create_new(&path).map_err(|e| self.shared.error("create", &path, e))?;
         let written = file.write_all_at(bytes, 0).and_then(|()| file.sync_data());
         drop(file);

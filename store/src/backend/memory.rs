@@ -128,7 +128,7 @@ impl Backend for MemoryBackend {
     }
 
     fn create_open(&self, _size_hint: u64) -> Result<Box<dyn OpenObject>> {
-        let name = OpenName::random()?;
+        let name = OpenName::random();
         self.state.lock().open.insert(name.clone(), Vec::new());
         Ok(Box::new(MemoryOpen { state: self.state.clone(), name, place: Mutex::new(Place::Open) }))
     }

@@ -20,6 +20,7 @@
 use std::fmt;
 
 use crate::{
+    crypto::random,
     disk::FileIdentity,
     error::{Error, Result},
     id::{ManifestId, PackId, SegmentId, VolumeName, hex},
@@ -269,8 +270,8 @@ impl OpenName {
     }
 
     /// Draws a name.
-    pub fn random() -> Result<Self> {
-        Ok(Self(random_name()?))
+    pub fn random() -> Self {
+        Self(random_name())
     }
 
     /// The name as text.
@@ -292,10 +293,8 @@ impl fmt::Debug for OpenName {
 }
 
 /// Sixteen random hexadecimal digits.
-fn random_name() -> Result<String> {
-    let mut bytes = [0u8; 8];
-    getrandom::fill(&mut bytes).map_err(|e| Error::io("draw a random name", std::io::Error::other(e)))?;
-    Ok(hex(&bytes))
+fn random_name() -> String {
+    hex(&random::<8>())
 }
 
 #[cfg(test)]
@@ -337,7 +336,7 @@ mod tests {
 
     #[test]
     fn open_names_are_sixteen_digits_and_differ() {
-        let (first, second) = (OpenName::random().unwrap(), OpenName::random().unwrap());
+        let (first, second) = (OpenName::random(), OpenName::random());
         assert_ne!(first, second);
         assert_eq!(OpenName::new(first.as_str()), Some(first));
         for bad in ["", "0123456789abcde", "0123456789abcdeF", "0123456789abcdef0", "../../../../etc0"] {

@@ -26,6 +26,8 @@ pub use slot::{
     SlotName, describe_slot, generate_key_file, generate_recovery_code, seal_slot, unlock,
 };
 
+use crate::spawn::turns::simulated_random;
+
 pub use crate::{
     compress::{Compression, Effort, Scratch},
     format::blob::BLOB_PLAIN_MAX,
@@ -37,6 +39,16 @@ pub use crate::{
 /// If the system has none: nothing can be sealed safely then.
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the system's random source answers once the system has started");
+    fill_random(&mut bytes);
     bytes
+}
+
+/// As [`random`], into bytes that are there.
+///
+/// # Panics
+/// As [`random`].
+pub fn fill_random(bytes: &mut [u8]) {
+    if !simulated_random(bytes) {
+        getrandom::fill(bytes).expect("the system's random source answers once the system has started");
+    }
 }

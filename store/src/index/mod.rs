@@ -37,7 +37,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use parking_lot::{Mutex, RwLock};
+use crate::spawn::turns::{Mutex, RwLock};
 
 pub use self::{
     location::{LOCATIONS_MAX, Location, Locations},
@@ -505,7 +505,9 @@ impl State {
         let needed: HashSet<_> =
             others.chain(frozen).map(|row| row.pack).filter(|pack| tombstones.contains(pack)).collect();
         tombstones.retain(|pack| needed.contains(pack));
-        tombstones.into_iter().collect()
+        let mut sorted: Vec<PackId> = tombstones.into_iter().collect();
+        sorted.sort_unstable();
+        sorted
     }
 
     /// Serves `merged` in place of `inputs`, where the newest of them was.

@@ -58,7 +58,10 @@ impl Recent {
 
     /// Takes tombstones, and forgets the entries of those packs.
     pub(super) fn remove_packs(&mut self, packs: &HashSet<PackId>) {
-        self.deleted.extend(packs);
+        // In an order that does not depend on the run: it is written like that.
+        let mut sorted: Vec<PackId> = packs.iter().copied().collect();
+        sorted.sort_unstable();
+        self.deleted.extend(sorted);
         self.forget_packs(packs);
     }
 

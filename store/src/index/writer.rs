@@ -19,7 +19,7 @@ use blake3::Hasher;
 use super::filter::{Block, FilterBuilder, block_count};
 use crate::{
     backend::{Backend, ObjectName, OpenObject},
-    crypto::{Keyring, NONCE_LENGTH, Purpose, SEAL_OVERHEAD, random},
+    crypto::{Keyring, NONCE_LENGTH, Purpose, SEAL_OVERHEAD, fill_random, random},
     error::{Error, Result},
     format::segment::{
         IndexEntry, PAGE_LENGTH, PackRow, SEGMENT_ENTRY_COUNT_MAX, SEGMENT_TAIL_LENGTH, Section, SegmentTail,
@@ -250,7 +250,7 @@ impl Output {
         let mut noise = vec![0; OUTPUT_BYTES];
         while self.length < length {
             let part = &mut noise[..(length - self.length).min(OUTPUT_BYTES as u64) as usize];
-            getrandom::fill(part).expect("the system's random source answers once the system has started");
+            fill_random(part);
             self.write(part)?;
         }
         Ok(())

@@ -23,9 +23,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use crate::spawn::turns::Mutex;
 
-use crate::crypto::Keyring;
+use crate::crypto::{Keyring, random};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::format::head::NO_HEAD;
@@ -255,7 +255,7 @@ impl Inner {
             session: self.session,
             durable: self.last,
             head: self.head,
-            id: random_id()?,
+            id: CommitId(random()),
             previous: self.previous,
             payload_length: payload.len() as u32,
             segment_blocks: 0,
@@ -308,12 +308,6 @@ impl Inner {
         let bytes = header.seal(&sealing.keyring, &sealing.volume, place, payload);
         self.ring.write(index, header.number, &bytes)
     }
-}
-
-fn random_id() -> Result<CommitId> {
-    let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(|e| Error::io("draw a commit identity", std::io::Error::other(e)))?;
-    Ok(CommitId(id))
 }
 
 fn check_options(options: &JournalOptions) -> Result<()> {

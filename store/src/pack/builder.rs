@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 use blake3::Hasher;
 
 use crate::{
-    crypto::{Keyring, Purpose, random},
+    crypto::{Keyring, Purpose, fill_random, random},
     format::{
         pack::{
             PACK_ENTRY_COUNT_MAX, PACK_ENTRY_LENGTH, PACK_LENGTH_MAX, PACK_TAIL_LENGTH, PackEntry, PackTail,
@@ -101,7 +101,7 @@ impl PackBuilder {
         let padding = length - self.length - tail.trailer_length() - PACK_TAIL_LENGTH as u64;
 
         let mut suffix = vec![0; padding as usize];
-        getrandom::fill(&mut suffix).expect("the system's random source answers once the system has started");
+        fill_random(&mut suffix);
         let trailer = encode_trailer(&self.entries);
         suffix.extend(self.keyring.seal(Purpose::PackTrailer, &tail.trailer_binding(length), &trailer));
         suffix.extend(self.keyring.seal(Purpose::PackTail, &tail_binding(length), &tail.encode()));

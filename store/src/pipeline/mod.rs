@@ -22,7 +22,7 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
+use crate::spawn::turns::Mutex;
 
 use crate::{
     backend::{Backend, OpenName, OpenObject},
@@ -31,7 +31,7 @@ use crate::{
     error::{Error, Result},
     id::{BlobId, BlobKind},
     index::Index,
-    spawn::{JoinHandle, Spawner, blocking},
+    spawn::{JoinHandle, Spawner},
 };
 
 mod budget;
@@ -308,7 +308,7 @@ impl Pipeline {
     pub(crate) fn flush(&self) -> Result<()> {
         // One at a time: a second one would take the parked blobs and their failure away from under the first, which would
         // then call stored what is not.
-        let _turn = blocking(&*self.shared.spawner, || self.shared.flush_turn.lock());
+        let _turn = self.shared.flush_turn.lock();
         self.shared.retry_parked();
         self.shared.help_until_idle();
         let mut failure = self.shared.failure.lock();
@@ -338,7 +338,7 @@ impl Pipeline {
     /// Makes everything that is in open packs durable where it lies (F6).
     pub(crate) fn sync_open_packs(&self) -> Result<()> {
         for pack in self.unstored_packs() {
-            if let Err(error) = pack.sync(&*self.shared.spawner) {
+            if let Err(error) = pack.sync() {
                 return self.sync_failed(&pack, error);
             }
         }

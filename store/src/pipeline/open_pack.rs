@@ -8,7 +8,7 @@
 //! and needs no fdatasync of its own (group commit).
 
 use super::{
-    OpenName, OpenObject, Result, Spawner, blocking,
+    OpenName, OpenObject, Result,
     sync::{AtomicU64, Mutex, Ordering},
 };
 
@@ -41,8 +41,8 @@ impl OpenPack {
     }
 
     /// Makes all that was appended durable; one fdatasync, or none if that is done already.
-    pub(crate) fn sync(&self, spawner: &dyn Spawner) -> Result<()> {
-        let mut synced = blocking(spawner, || self.synced.lock());
+    pub(crate) fn sync(&self) -> Result<()> {
+        let mut synced = self.synced.lock();
         let appended = self.appended.load(Ordering::Acquire);
         if *synced < appended {
             self.object.sync()?;
@@ -52,7 +52,7 @@ impl OpenPack {
     }
 
     /// Whether the bytes below `end` are durable.
-    pub(crate) fn is_synced(&self, spawner: &dyn Spawner, end: u64) -> bool {
-        *blocking(spawner, || self.synced.lock()) >= end
+    pub(crate) fn is_synced(&self, end: u64) -> bool {
+        *self.synced.lock() >= end
     }
 }

@@ -3,4 +3,4 @@
 
 pub(super) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-pub(super) use parking_lot::Mutex;
+pub(super) use crate::spawn::turns::Mutex;

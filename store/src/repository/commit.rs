@@ -22,7 +22,6 @@ use crate::{
     heads::{HEADS_KEPT, PublishedHead, newest_heads, publish_head, publish_manifest, read_manifest, trim_heads},
     id::{BlobId, HeadHash, ManifestId, SegmentId, VolumeName},
     lock::ReaderLock,
-    spawn::blocking,
     state::{Remembered, StateDirectory},
 };
 
@@ -67,7 +66,7 @@ impl Repository {
     pub fn commit(&self, volume: &VolumeHandle, draft: &HeadDraft) -> Result<CommittedHead> {
         let pipeline = self.writing()?;
         volume.check_writable()?;
-        let mut turn = blocking(&*self.spawner, || self.commit_turn.lock());
+        let mut turn = self.commit_turn.lock();
         let step = |label| self.spawner.step(label);
 
         if let Some(remembered) = volume.unremembered() {

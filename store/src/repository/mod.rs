@@ -25,7 +25,7 @@ use std::{
     },
 };
 
-use parking_lot::{Mutex, RwLock};
+use crate::spawn::turns::{Mutex, RwLock};
 
 use crate::{
     backend::{Backend, Space},

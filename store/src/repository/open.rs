@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use parking_lot::{Mutex, RwLock};
+use crate::spawn::turns::{Mutex, RwLock};
 
 use super::{
     Access, OpenOptions, Repository, commit::CommitTurn, options::create_dirs, places::Leftovers, volumes::lost_head,

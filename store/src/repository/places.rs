@@ -32,7 +32,6 @@ use crate::{
     index::Location,
     pack::{PackEntry, read_trailer},
     pipeline::Found,
-    spawn::blocking,
 };
 
 const TAG_STORED: u8 = 1;
@@ -146,7 +145,7 @@ impl Repository {
         }
         if let Some(place) = pipeline.open_place(id) {
             // F6: nothing is named as durable that power loss could take.
-            if place.pack.is_synced(&*self.spawner, place.entry.end()) || place.pack.sync(&*self.spawner).is_ok() {
+            if place.pack.is_synced(place.entry.end()) || place.pack.sync().is_ok() {
                 return Ok(BlobPlace::Open { open: place.pack.name().clone(), entry: place.entry });
             }
             pipeline.sync_open_packs()?;
@@ -228,7 +227,7 @@ impl Repository {
     /// Looks for stored packs that the index does not know, and takes them in.
     fn discover_packs(&self) -> Result<()> {
         {
-            let mut leftovers = blocking(&*self.spawner, || self.leftovers.lock());
+            let mut leftovers = self.leftovers.lock();
             if std::mem::replace(&mut leftovers.discovered, true) {
                 return Ok(());
             }
@@ -263,7 +262,7 @@ impl Repository {
     /// since its journal may name them, and while another process has one open, since some may be its own.
     pub fn discard_leftovers(&self, volume: &VolumeName) -> Result<()> {
         let pipeline = self.writing()?;
-        let mut leftovers = blocking(&*self.spawner, || self.leftovers.lock());
+        let mut leftovers = self.leftovers.lock();
         leftovers.replayed.insert(volume.clone());
         // F5: a pack goes only when no journal reaches it.
         let all_replayed = self.volumes.lock().is_subset(&leftovers.replayed);

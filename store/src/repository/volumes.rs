@@ -15,7 +15,7 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
+use crate::spawn::turns::Mutex;
 
 use super::Repository;
 use crate::{

@@ -16,7 +16,7 @@ use std::{
     collections::BTreeMap,
     fmt, io,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, ThreadId},
@@ -24,14 +24,20 @@ use std::{
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::{JoinHandle, Seed, Spawner};
+use super::{JoinHandle, Seed, Spawner, turns};
 
 /// Polls without progress after which the program is taken to stand still.
 pub const IDLE_POLLS_MAX: u64 = 1_000_000;
 
 thread_local! {
     /// Which batons this thread is registered with, and as whom.
-    static REGISTERED: RefCell<Vec<(u64, u32)>> = const { RefCell::new(Vec::new()) };
+    static REGISTERED: RefCell<Vec<Registered>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Registered {
+    baton: Weak<Baton>,
+    number: u64,
+    me: u32,
 }
 
 /// Spawner of a simulation. The thread that creates it is its first thread and holds the baton.
@@ -59,8 +65,25 @@ impl Stepped {
             changed: Condvar::new(),
             steps: AtomicU64::new(0),
         });
-        REGISTERED.with_borrow_mut(|registered| registered.push((baton.number, 0)));
+        baton.register(0);
+        turns::note_simulation();
         Self { baton }
+    }
+
+    /// The simulation that steps the calling thread: of several that do, the one that began last.
+    pub(super) fn of_this_thread() -> Option<Self> {
+        let baton = REGISTERED.with_borrow(|registered| registered.iter().rev().find_map(|one| one.baton.upgrade()));
+        baton.map(|baton| Self { baton })
+    }
+
+    /// Bytes that follow from the seed.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn fill(&self, bytes: &mut [u8]) {
+        let mut state = self.baton.state.lock();
+        for part in bytes.chunks_mut(8) {
+            let number = state.random.number().to_le_bytes();
+            part.copy_from_slice(&number[..part.len()]);
+        }
     }
 
     /// Steps made so far, by which a test can tell two runs apart.
@@ -169,8 +192,14 @@ struct State {
 
 impl Baton {
     fn me(&self) -> Option<u32> {
-        REGISTERED
-            .with_borrow(|registered| registered.iter().find(|(baton, _)| *baton == self.number).map(|&(_, me)| me))
+        REGISTERED.with_borrow(|registered| registered.iter().find(|one| one.number == self.number).map(|one| one.me))
+    }
+
+    fn register(self: &Arc<Self>, me: u32) {
+        REGISTERED.with_borrow_mut(|registered| {
+            registered.retain(|one| one.baton.strong_count() > 0);
+            registered.push(Registered { baton: Arc::downgrade(self), number: self.number, me });
+        });
     }
 
     /// A number for a thread that is about to be spawned; it takes part in the choice at once, however late the system starts it.
@@ -187,7 +216,7 @@ impl Baton {
     }
 
     fn enter(self: &Arc<Self>, me: u32) -> Running {
-        REGISTERED.with_borrow_mut(|registered| registered.push((self.number, me)));
+        self.register(me);
         let state = self.state.lock();
         self.take_turn(state, me);
         Running { baton: self.clone(), me }

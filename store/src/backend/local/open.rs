@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
+use crate::spawn::turns::Mutex;
 
 use super::{Shared, parent};
 use crate::{
@@ -138,7 +138,7 @@ impl Body {
 impl LocalOpen {
     pub(super) fn create(shared: Arc<Shared>, size_hint: u64) -> Result<Self> {
         shared.ensure_dir(OPEN_DIR)?;
-        let name = OpenName::random()?;
+        let name = OpenName::random();
         let path = shared.path(&name.to_string());
         let file = shared.disk.create_new(&path).map_err(|e| shared.error("create", &path, e))?;
         if size_hint > 0
