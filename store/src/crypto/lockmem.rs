@@ -23,7 +23,7 @@ use zeroize::Zeroize;
 const PAGE_BYTES_FALLBACK: usize = 64 << 10;
 
 /// Set after the first warning: every key would repeat it.
-#[cfg(unix)]
+#[cfg(all(unix, not(miri)))]
 static WARNED: std::sync::Once = std::sync::Once::new();
 
 /// One value on pages of its own.
@@ -117,7 +117,8 @@ fn page_bytes() -> usize {
     PAGE_BYTES_FALLBACK
 }
 
-#[cfg(unix)]
+// Miri knows no `mlock`.
+#[cfg(all(unix, not(miri)))]
 fn lock(memory: *mut u8, bytes: usize) -> bool {
     // SAFETY: the range is one live allocation of whole pages; the call changes no byte of it.
     let locked = unsafe { libc::mlock(memory.cast(), bytes) } == 0;
@@ -131,7 +132,7 @@ fn lock(memory: *mut u8, bytes: usize) -> bool {
     locked
 }
 
-#[cfg(unix)]
+#[cfg(all(unix, not(miri)))]
 fn unlock(memory: *mut u8, bytes: usize) {
     // The allocator may reuse the pages for anything: undo what `lock` asked for. A refusal only leaves them locked.
     #[cfg(target_os = "linux")]
@@ -141,12 +142,12 @@ fn unlock(memory: *mut u8, bytes: usize) {
     let _ = unsafe { libc::munlock(memory.cast(), bytes) };
 }
 
-#[cfg(not(unix))]
+#[cfg(any(not(unix), miri))]
 fn lock(_memory: *mut u8, _bytes: usize) -> bool {
     false
 }
 
-#[cfg(not(unix))]
+#[cfg(any(not(unix), miri))]
 fn unlock(_memory: *mut u8, _bytes: usize) {}
 
 #[cfg(test)]
