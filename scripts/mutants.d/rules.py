@@ -114,7 +114,7 @@ MUTANTS = (
             ("fs/src/volume/journal.rs", "            self.repository.sync_open_packs()?;\n", ""),
             (
                 "store/src/repository/places.rs",
-                "if place.pack.is_synced(&*self.spawner, place.entry.end()) || place.pack.sync(&*self.spawner).is_ok() {",
+                "if place.pack.is_synced(place.entry.end()) || place.pack.sync().is_ok() {",
                 "if !place.pack.name().to_string().is_empty() {",
             ),
         ),
