@@ -1,6 +1,6 @@
 //! Histories beside checkpoints, flushes, gc, readers and power losses, all of whose threads a seed steps through: a seed that fails fails again.
 //!
-//! What follows from the seed: which thread goes on at each call to the disk, each lock that is held for long, and each hand-over of the write path;
+//! What follows from the seed: which thread goes on at each change of the disk, each lock that is held for long, and each hand-over of the write path;
 //! nonces and names; where power is lost, and which unsynced bytes survive.
 
 use std::{
