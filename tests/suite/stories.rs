@@ -102,6 +102,23 @@ impl Spawner for Interrupted {
     }
 }
 
+/// A volume in which something is done once: before the first change of the disk after it was armed.
+fn open_interrupted<T: Send + Sync + 'static>(
+    disk: &MemoryDisk,
+    settings: &Settings,
+    armed: &Arc<OnceLock<T>>,
+    done: impl Fn(&T) + Send + Sync + 'static,
+) -> Arc<Volume> {
+    let (due, what) = (Arc::clone(armed), Arc::clone(armed));
+    let interrupted = Interrupted {
+        stage: AtomicUsize::new(0),
+        due: Box::new(move |stage, _| stage == 0 && due.get().is_some()),
+        done: Box::new(move |_| done(what.get().expect("it is armed"))),
+    };
+    let faults = FaultDisk::with_steps(shared(disk), Arc::new(interrupted));
+    rig::open(&(Arc::new(faults) as Arc<dyn Disk>), settings).expect("the volume opens").0
+}
+
 /// Two volumes of one repository were open when the machine died. Both journals name blobs in the open pack that they shared; the
 /// first to be opened again deleted it, and the second could not be opened any more.
 #[test]
@@ -488,20 +505,10 @@ fn what_is_synced_during_a_checkpoint_is_not_lost_to_what_the_checkpoint_froze()
 fn what_is_synced_during_a_checkpoint_stays_in_the_journal() {
     let disk = rig::new_disk();
     let armed = Arc::new(OnceLock::<(Arc<Volume>, HandleId)>::new());
-    let interrupted = {
-        let (due, done) = (Arc::clone(&armed), Arc::clone(&armed));
-        Interrupted {
-            stage: AtomicUsize::new(0),
-            due: Box::new(move |stage, _| stage == 0 && due.get().is_some()),
-            done: Box::new(move |_| {
-                let (volume, handle) = done.get().expect("it is armed");
-                volume.write(*handle, 0, b"newer").expect("there is room");
-                volume.fsync(*handle).expect("the disk is well");
-            }),
-        }
-    };
-    let faults = FaultDisk::with_steps(shared(&disk), Arc::new(interrupted));
-    let (volume, _) = rig::open(&(Arc::new(faults) as Arc<dyn Disk>), &small()).expect("the volume opens");
+    let volume = open_interrupted(&disk, &small(), &armed, |(volume, handle)| {
+        volume.write(*handle, 0, b"newer").expect("there is room");
+        volume.fsync(*handle).expect("the disk is well");
+    });
     let (_, handle) = create(&volume, "file");
     volume.write(handle, 0, b"older").expect("there is room");
     armed.set((Arc::clone(&volume), handle)).expect("this happens once");
@@ -521,22 +528,12 @@ fn what_is_synced_during_a_checkpoint_stays_in_the_journal() {
 fn a_copy_during_a_checkpoint_is_not_lost_to_what_the_checkpoint_froze() {
     let disk = rig::new_disk();
     let armed = Arc::new(OnceLock::<(Arc<Volume>, HandleId, HandleId)>::new());
-    let interrupted = {
-        let (due, done) = (Arc::clone(&armed), Arc::clone(&armed));
-        Interrupted {
-            stage: AtomicUsize::new(0),
-            // The first batch is being flushed, and the target is in the second.
-            due: Box::new(move |stage, _| stage == 0 && due.get().is_some()),
-            done: Box::new(move |_| {
-                let (volume, source, target) = done.get().expect("it is armed");
-                // What is frozen of the target is an inline body, so publishing it needs nothing of the thread that waits here.
-                assert_eq!(volume.copy_range((*source, 0), (*target, 0), 50_000).expect("there is room"), 50_000);
-            }),
-        }
-    };
-    let faults = FaultDisk::with_steps(shared(&disk), Arc::new(interrupted));
     let settings = Settings { journal_segment: 1 << 20, ..Settings::default() };
-    let (volume, _) = rig::open(&(Arc::new(faults) as Arc<dyn Disk>), &settings).expect("the volume opens");
+    // The first batch is being flushed then, and the target is in the second.
+    let volume = open_interrupted(&disk, &settings, &armed, |(volume, source, target)| {
+        // What is frozen of the target is an inline body, so publishing it needs nothing of the thread that waits here.
+        assert_eq!(volume.copy_range((*source, 0), (*target, 0), 50_000).expect("there is room"), 50_000);
+    });
     let (_, source) = create(&volume, "source");
     volume.write(source, 0, &noise(1, 50_000)).expect("there is room");
     volume.checkpoint().expect("the disk is well");
