@@ -232,7 +232,7 @@ MUTANTS = (
     Mutant(
         "damage-is-noted-as-read",
         "P2",
-        (("store/src/repository/check.rs", "let mut right = bad_blobs.is_empty();", "let mut right = true;"),),
+        (("store/src/repository/check.rs", "Err(error) => return self.tell(error).map(|()| false),", "Err(error) => return self.tell(error).map(|()| true),"),),
         STORE,
         "a_check_that_was_cut_off_reads_what_it_has_not_read",
     ),
